@@ -1,0 +1,12 @@
+// Random identifiers: sweeps, leases, worker incarnations.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace assay {
+
+// `prefix` + '-' + 12 lower-case hexadecimal digits from the kernel's random source.
+std::string RandomId(std::string_view prefix);
+
+}  // namespace assay

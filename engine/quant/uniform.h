@@ -1,0 +1,49 @@
+// The grids of methods.md §1.4 and §11 on plain float arrays: the reference that every backend is
+// held against. Rounding is to nearest, ties to even. Float32 throughout.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace assay::engine {
+
+// The parameters of one group: x' = scale * (q - zero); a symmetric grid has zero 0.
+struct GridParams {
+  float scale = 1;
+  int zero = 0;
+};
+
+// What an online quantizer (activations, K, V) does with one group.
+struct GridSpec {
+  int bit_width = 8;
+  bool symmetric = false;
+  float clip_max = 1;   // factors on the maximum and the minimum, after zero is included
+  float clip_min = 1;
+};
+
+int MaxCode(int bit_width, bool symmetric);  // 2^(b-1)-1 or 2^b-1
+int MinCode(int bit_width, bool symmetric);  // -2^(b-1) or 0
+
+// Parameters from the values' range, zero included; degenerate groups as §1.4 says.
+GridParams ChooseParams(std::span<const float> values, const GridSpec& spec);
+
+// clamp(rne(x / scale) + zero, min, max).
+int Encode(float x, const GridParams& params, int bit_width, bool symmetric);
+inline float Decode(int code, const GridParams& params) {
+  return params.scale * static_cast<float>(code - params.zero);
+}
+
+// x <- Decode(Encode(x)) over a group, with given parameters or with its own.
+void RoundToGrid(std::span<float> values, const GridParams& params, int bit_width, bool symmetric);
+void RoundToOwnGrid(std::span<float> values, const GridSpec& spec);
+
+// MXFP4 over consecutive blocks of 32 (§11); the size is a multiple of 32.
+enum class Ties { kToEven, kAwayFromZero };
+void RoundToMxfp4(std::span<float> values, Ties ties = Ties::kToEven);
+
+// In-place Walsh-Hadamard transform of order n = K * 2^m divided by sqrt(n), with H_n = H_K (x)
+// S_{2^m} of §13.1. `IsHadamardOrder` says which n exist.
+bool IsHadamardOrder(int n);
+void HadamardTransform(std::span<float> values);
+
+}  // namespace assay::engine

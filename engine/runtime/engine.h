@@ -1,0 +1,136 @@
+// The inference engine's only door: token ids in, token ids and timings out.
+//
+// The engine owns one loaded model (plain, or an artifact with a quantization description), a paged
+// KV cache and a continuous-batching scheduler. Step() advances every running sequence by one token
+// (or a chunk of its prompt). A sequence's tokens depend on its own request alone, never on what
+// else is in the batch, on preemption, or on the number of threads (DESIGN.md, Reproducibility
+// contract): reductions have a fixed order and random draws are Philox(seed, position).
+//
+// Not thread-safe: one thread submits and steps.
+#pragma once
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/model/config.h"
+#include "engine/model/observer.h"
+
+namespace assay::engine {
+
+// Raised when the tokens that a given request yields may change; part of every cell's key.
+inline constexpr char kCpuNumericsVersion[] = "cpu-1";
+
+struct SamplingParams {
+  float temperature = 0;   // 0 is greedy
+  float top_p = 1;         // keeps the smallest set whose mass reaches top_p
+  int top_k = 0;           // 0 is off; applied before top_p, which renormalizes over it
+  uint64_t seed = 0;       // the unit's seed: the Philox key
+};
+
+// evaluation.md §14. Zero and empty: off.
+struct BudgetForcingParams {
+  int64_t max_thinking_tokens = 0;
+  int num_extensions = 0;
+  std::vector<int32_t> extension_ids;         // tokens of "Wait"
+  std::vector<int32_t> end_of_thinking_ids;   // tokens of "</think>"
+  std::vector<int32_t> forced_stop_ids;       // tokens put in at the budget
+  bool enabled() const { return max_thinking_tokens > 0 || num_extensions > 0; }
+};
+
+struct GenerationRequest {
+  int64_t id = 0;                        // chosen by the caller, unique while in the engine
+  std::vector<int32_t> prompt_ids;
+  int64_t max_new_tokens = 0;
+  std::vector<int32_t> stop_ids;         // end-of-sequence ids; a stop id is kept in output_ids
+  SamplingParams sampling;
+  BudgetForcingParams budget_forcing;
+  int64_t expected_tokens = 0;           // longest-predicted-first among the waiting; 0 unknown
+};
+
+enum class FinishReason { kStop, kLength, kContext, kRejected };
+
+struct GenerationResult {
+  int64_t id = 0;
+  std::vector<int32_t> output_ids;       // forced tokens included
+  FinishReason finish_reason = FinishReason::kStop;
+  std::string error;                     // kRejected: why
+  absl::Duration queue_time;             // submission to first scheduling
+  absl::Duration ttft;                   // submission to first token
+  absl::Duration e2e;                    // submission to last token
+  double mean_batch_size = 0;            // over this sequence's decode steps
+  int num_preemptions = 0;
+};
+
+struct EngineOptions {
+  int num_threads = 1;
+  int max_num_seqs = 64;                 // lanes
+  int64_t max_model_len = 0;             // 0 takes the model's max_position_embeddings
+  int64_t kv_cache_bytes = 0;            // 0: room for max_num_seqs of max_model_len, capped
+  int block_size = 16;                   // tokens of a KV block
+  int prefill_chunk = 256;               // most prompt tokens of one step
+  bool round_activations_to_bf16 = false;
+  const Clock* clock = RealClock::Get();
+};
+
+struct EngineStats {
+  int64_t tokens_generated = 0;
+  int64_t prompt_tokens = 0;
+  int num_running = 0;
+  int num_waiting = 0;
+  int64_t kv_blocks_total = 0;
+  int64_t kv_blocks_used = 0;
+  int64_t memory_bytes = 0;              // weights and cache
+  int64_t num_preemptions = 0;
+  // Where Step()'s time went.
+  absl::Duration matmul_time;
+  absl::Duration attention_time;
+  absl::Duration sampling_time;
+  absl::Duration total_time;
+};
+
+class Engine {
+ public:
+  // Loads a model or artifact folder onto the CPU backend. INVALID_ARGUMENT for what does not fit
+  // together (naming tensor, shape, expected shape), RESOURCE_EXHAUSTED when the cache would not
+  // hold one sequence of max_model_len.
+  static absl::StatusOr<std::unique_ptr<Engine>> Load(const std::string& model_dir,
+                                                      const EngineOptions& options);
+
+  virtual ~Engine() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  virtual int64_t max_model_len() const = 0;
+
+  // Queues a request. One that can never run (empty or over-long prompt, an id beyond the
+  // vocabulary) comes back from the next Step as kRejected.
+  virtual void Submit(GenerationRequest request) = 0;
+
+  // Drops a request wherever it is. False when the engine does not have it.
+  virtual bool Cancel(int64_t id) = 0;
+
+  virtual bool idle() const = 0;
+
+  // One step; returns what finished in it. INTERNAL is fatal: the process ends and its units are
+  // run again elsewhere.
+  virtual absl::StatusOr<std::vector<GenerationResult>> Step() = 0;
+
+  virtual EngineStats stats() const = 0;
+
+  // Tokens generated so far by each running request: {id, count}.
+  virtual std::vector<std::pair<int64_t, int64_t>> progress() const = 0;
+
+  // Teacher forcing: logits [num_tokens, vocab_size] of a whole sequence in one pass. The observer
+  // may be null. Uses none of the cache's running sequences.
+  virtual absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
+                                                     ForwardObserver* observer) = 0;
+};
+
+}  // namespace assay::engine
