@@ -12,8 +12,7 @@ namespace assay {
 
 // The content of `path`. NOT_FOUND when it cannot be opened; INVALID_ARGUMENT when it is larger
 // than `max_bytes` (what comes from outside has a limit everywhere).
-absl::StatusOr<std::string> ReadFile(const std::string& path,
-                                     int64_t max_bytes = int64_t{1} << 31);
+absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes = int64_t{1} << 31);
 
 // Writes to a temporary name beside `path`, fsyncs, renames, fsyncs the folder: after a crash the
 // path holds the old content or the new, never a mixture. UNAVAILABLE (disk full, permissions)

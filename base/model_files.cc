@@ -16,9 +16,9 @@ namespace {
 namespace fs = std::filesystem;
 
 bool Decides(const std::string& file_name) {
-  static const std::set<std::string> kNames = {
-      "config.json",         "generation_config.json", "tokenizer.json",
-      "tokenizer_config.json", "chat_template.jinja",  "assay_quant.json"};
+  static const std::set<std::string> kNames = {"config.json",         "generation_config.json",
+                                               "tokenizer.json",      "tokenizer_config.json",
+                                               "chat_template.jinja", "assay_quant.json"};
   return kNames.contains(file_name) || file_name.ends_with(".safetensors") ||
          file_name.ends_with(".safetensors.index.json");
 }
@@ -45,9 +45,10 @@ absl::StatusOr<std::string> FindModel(const std::vector<std::string>& roots,
       return (fs::path(root) / path).string();
     }
   }
-  return NotFound("model '{}': no folder of that name with a config.json under {}; add its root with "
-                  "--models",
-                  name, roots.empty() ? "(no model roots)" : fmt::format("{}", fmt::join(roots, ", ")));
+  return NotFound(
+      "model '{}': no folder of that name with a config.json under {}; add its root with "
+      "--models",
+      name, roots.empty() ? "(no model roots)" : fmt::format("{}", fmt::join(roots, ", ")));
 }
 
 std::vector<std::string> ListModels(const std::vector<std::string>& roots) {
@@ -73,7 +74,9 @@ absl::StatusOr<std::string> ModelHasher::Hash(const std::string& model_dir) {
   }
   if (error) return NotFound("{}: cannot list: {}", model_dir, error.message());
   std::sort(names.begin(), names.end());
-  const auto has = [&](auto predicate) { return std::any_of(names.begin(), names.end(), predicate); };
+  const auto has = [&](auto predicate) {
+    return std::any_of(names.begin(), names.end(), predicate);
+  };
   if (!has([](const std::string& name) { return name == "config.json"; })) {
     return NotFound("{}: no config.json: not a model folder", model_dir);
   }
@@ -86,9 +89,8 @@ absl::StatusOr<std::string> ModelHasher::Hash(const std::string& model_dir) {
     const std::string path = (fs::path(model_dir) / name).string();
     struct stat info {};
     if (::stat(path.c_str(), &info) != 0) return NotFound("{}: cannot stat", path);
-    const std::string key =
-        fmt::format("{}\n{}\n{}\n{}.{:09}", path, info.st_size, info.st_ino, info.st_mtim.tv_sec,
-                    info.st_mtim.tv_nsec);
+    const std::string key = fmt::format("{}\n{}\n{}\n{}.{:09}", path, info.st_size, info.st_ino,
+                                        info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
     std::string file_hash;
     {
       const std::lock_guard lock(mutex_);

@@ -20,7 +20,8 @@ namespace assay {
 absl::StatusOr<std::string> FindModel(const std::vector<std::string>& roots,
                                       const std::string& name);
 
-// The names of folders with a config.json under the roots, sorted: for error messages and completion.
+// The names of folders with a config.json under the roots, sorted: for error messages and
+// completion.
 std::vector<std::string> ListModels(const std::vector<std::string>& roots);
 
 // Hashes model folders; each file once while its path, size, inode and modification time stay the

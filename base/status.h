@@ -1,8 +1,8 @@
 // Errors: what the whole repository uses to say that something went wrong.
 //
 // Anything the world can cause (a bad file, a lost peer, a full disk) is an absl::Status; anything
-// only a bug can cause is ASSAY_CHECK. A message names the thing, the value and the remedy or limit.
-// STYLE: the codes are gRPC's, so an error crosses the wire unchanged.
+// only a bug can cause is ASSAY_CHECK. A message names the thing, the value and the remedy or
+// limit. STYLE: the codes are gRPC's, so an error crosses the wire unchanged.
 #pragma once
 
 #include <absl/status/status.h>
@@ -17,10 +17,10 @@ namespace assay {
 
 // One shorthand per code that we use, with fmt's compile-checked format string:
 //   return InvalidArgument("{}: group_size {} does not divide in_features {}", name, g, k);
-#define ASSAY_DEFINE_ERROR(Name, Code)                                              \
-  template <typename... Args>                                                       \
-  absl::Status Name(fmt::format_string<Args...> format, Args&&... args) {           \
-    return absl::Status(Code, fmt::format(format, std::forward<Args>(args)...));    \
+#define ASSAY_DEFINE_ERROR(Name, Code)                                           \
+  template <typename... Args>                                                    \
+  absl::Status Name(fmt::format_string<Args...> format, Args&&... args) {        \
+    return absl::Status(Code, fmt::format(format, std::forward<Args>(args)...)); \
   }
 ASSAY_DEFINE_ERROR(InvalidArgument, absl::StatusCode::kInvalidArgument)
 ASSAY_DEFINE_ERROR(NotFound, absl::StatusCode::kNotFound)
@@ -51,10 +51,10 @@ absl::Status Annotate(const absl::Status& status, std::string_view context);
 #define ASSAY_CONCAT_INNER_(a, b) a##b
 #define ASSAY_CONCAT_(a, b) ASSAY_CONCAT_INNER_(a, b)
 
-#define ASSAY_RETURN_IF_ERROR(expression)                                \
-  do {                                                                   \
-    absl::Status assay_status_ = (expression);                           \
-    if (!assay_status_.ok()) return assay_status_;                       \
+#define ASSAY_RETURN_IF_ERROR(expression)          \
+  do {                                             \
+    absl::Status assay_status_ = (expression);     \
+    if (!assay_status_.ok()) return assay_status_; \
   } while (false)
 
 #define ASSAY_ASSIGN_OR_RETURN(declaration, expression) \
@@ -65,12 +65,12 @@ absl::Status Annotate(const absl::Status& status, std::string_view context);
   declaration = *std::move(result)
 
 // ASSAY_CHECK(i < size) or ASSAY_CHECK(i < size, "i={} size={}", i, size).
-#define ASSAY_CHECK(condition, ...)                                               \
-  do {                                                                            \
-    if (!(condition)) {                                                           \
-      ::assay::CheckFailed(__FILE__, __LINE__, #condition,                        \
-                           ::assay::internal_check::Describe(__VA_ARGS__));       \
-    }                                                                             \
+#define ASSAY_CHECK(condition, ...)                                         \
+  do {                                                                      \
+    if (!(condition)) {                                                     \
+      ::assay::CheckFailed(__FILE__, __LINE__, #condition,                  \
+                           ::assay::internal_check::Describe(__VA_ARGS__)); \
+    }                                                                       \
   } while (false)
 
 namespace assay::internal_check {

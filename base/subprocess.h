@@ -23,10 +23,12 @@ class Subprocess {
     std::vector<std::string> environment;  // "NAME=value", added to or replacing the parent's
     bool pipe_stdin = false;
     bool pipe_stdout = false;
-    std::string stderr_path;               // appended to; empty inherits the parent's
-    std::string stdout_path;               // likewise; ignored with pipe_stdout
-    bool die_with_parent = true;           // PR_SET_PDEATHSIG SIGKILL: no orphans after kill -9
-    bool own_process_group = false;        // a Ctrl-C at the terminal does not reach it
+    std::string stderr_path;  // appended to; empty inherits the parent's
+    std::string stdout_path;  // likewise; ignored with pipe_stdout
+    // SIGKILL when the parent ends: no orphans after kill -9. The kernel means the thread that
+    // called Start, so that thread must live as long as the child should.
+    bool die_with_parent = true;
+    bool own_process_group = false;  // a Ctrl-C at the terminal does not reach it
   };
 
   // UNAVAILABLE or NOT_FOUND naming the program when it cannot be started.

@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Include {
-  std::string file;    // "engine/runtime/engine.cc"
+  std::string file;  // "engine/runtime/engine.cc"
   int line = 0;
   std::string target;  // "engine/model/config.h" or "sqlite3.h"
 };
@@ -64,12 +64,10 @@ const std::map<std::string, std::set<std::string>>& Allowed() {
       {"worker/runner",
        {"base", "worker/wire", "engine/runtime", "engine/tokenizer", "engine/quant",
         "engine/weights", "engine/model", "storage/text", "assay/v1"}},
-      {"worker/agent",
-       {"base", "worker/wire", "storage/text", "storage/artifacts", "assay/v1"}},
+      {"worker/agent", {"base", "worker/wire", "storage/text", "storage/artifacts", "assay/v1"}},
       {"worker", {"base", "worker", "assay/v1"}},
       {"cli", {"base", "storage/sqlite", "storage/schema", "assay/v1"}},
-      {"tests",
-       {"base", "storage", "engine", "coordinator", "worker", "cli", "tests", "assay/v1"}},
+      {"tests", {"base", "storage", "engine", "coordinator", "worker", "cli", "tests", "assay/v1"}},
   };
   return allowed;
 }
@@ -148,8 +146,8 @@ TEST(LayeringTest, NoArrowPointsTheWrongWay) {
                       std::any_of(allowed.begin(), allowed.end(), [&](const std::string& folder) {
                         return Within(include.target, folder);
                       });
-    EXPECT_TRUE(fine) << include.file << ":" << include.line << ": " << row
-                      << " must not include " << include.target;
+    EXPECT_TRUE(fine) << include.file << ":" << include.line << ": " << row << " must not include "
+                      << include.target;
   }
 }
 
@@ -157,9 +155,9 @@ TEST(LayeringTest, AThirdPartyHeaderHasOneDoor) {
   for (const Include& include : ReadIncludes()) {
     for (const Door& door : Doors()) {
       if (!std::regex_search(include.target, std::regex(door.pattern))) continue;
-      const bool fine = std::any_of(
-          door.folders.begin(), door.folders.end(),
-          [&](const std::string& folder) { return Within(include.file, folder); });
+      const bool fine =
+          std::any_of(door.folders.begin(), door.folders.end(),
+                      [&](const std::string& folder) { return Within(include.file, folder); });
       EXPECT_TRUE(fine || Within(include.file, "tests"))
           << include.file << ":" << include.line << ": " << include.target
           << " has its door elsewhere";
@@ -170,7 +168,8 @@ TEST(LayeringTest, AThirdPartyHeaderHasOneDoor) {
 TEST(LayeringTest, JsonAndYamlStayOutOfHeaders) {
   for (const Include& include : ReadIncludes()) {
     if (include.target.starts_with("nlohmann/") || include.target.starts_with("yaml-cpp/")) {
-      EXPECT_TRUE(include.file.ends_with(".cc") || include.file.find("/internal/") != std::string::npos)
+      EXPECT_TRUE(include.file.ends_with(".cc") ||
+                  include.file.find("/internal/") != std::string::npos)
           << include.file << ":" << include.line << ": " << include.target << " in a header";
     }
   }

@@ -25,7 +25,8 @@ MATCHER(IsOk, "is OK") {
 
 // The code, and a piece that the message must contain.
 MATCHER_P2(IsError, code, piece,
-           "fails with " + absl::StatusCodeToString(code) + " saying '" + std::string(piece) + "'") {
+           "fails with " + absl::StatusCodeToString(code) + " saying '" + std::string(piece) +
+               "'") {
   const absl::Status& status = GetStatus(arg);
   *result_listener << "whose status is " << status.ToString();
   return status.code() == code && Message(status).find(piece) != std::string::npos;

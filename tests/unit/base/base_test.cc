@@ -59,10 +59,10 @@ TEST(NamesTest, SuggestsOnlyWhatIsNear) {
 }
 
 TEST(SubprocessTest, PipesCarryBothWaysAndTheExitStatusIsTold) {
-  ASSERT_OK_AND_ASSIGN(auto process, Subprocess::Start({.argv = {"cat"},
-                                                        .environment = {},
-                                                        .pipe_stdin = true,
-                                                        .pipe_stdout = true}));
+  ASSERT_OK_AND_ASSIGN(
+      auto process,
+      Subprocess::Start(
+          {.argv = {"cat"}, .environment = {}, .pipe_stdin = true, .pipe_stdout = true}));
   ASSERT_EQ(::write(process->stdin_fd(), "hello", 5), 5);
   process->CloseStdin();
   char buffer[16];
@@ -78,8 +78,9 @@ TEST(SubprocessTest, AMissingProgramIsAnErrorAtStart) {
 }
 
 TEST(SubprocessTest, StopKillsAChildThatIgnoresTerm) {
-  ASSERT_OK_AND_ASSIGN(auto process,
-                       Subprocess::Start({.argv = {"sh", "-c", "trap '' TERM; sleep 60 & wait; sleep 60"}}));
+  ASSERT_OK_AND_ASSIGN(
+      auto process,
+      Subprocess::Start({.argv = {"sh", "-c", "trap '' TERM; sleep 60 & wait; sleep 60"}}));
   absl::Duration grace = absl::Milliseconds(100);
   process->Stop(grace);
   EXPECT_FALSE(process->running());
