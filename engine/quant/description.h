@@ -9,24 +9,32 @@
 // Tensor names. A linear L ("model.layers.3.self_attn.q_proj") that is not quantized keeps
 // L.weight; a quantized one has instead
 //   L.qweight  U8  [out, ceil(in * bits / 8)]: codes along in-features, lowest bits first (a 3-bit
-//              code may straddle bytes); E2M1: 4 bits, sign in the highest
-//   L.scale    F32 [out, num_groups]  (E8M0: U8 exponents + 127)
+//              code may straddle bytes); symmetric: two's complement; E2M1: sign in the highest
+//   L.scale    F32 [out, num_groups]; E8M0: U8 [out, in / 32], exponents + 127
 //   L.zero     U8  [out, num_groups]  (asymmetric only)
 //   L.perm     I32 [in]               (with_permutation: code column j is input perm[j])
-// and for an input transform L.transform.{diagonal F32 [in], left F32 [a,a], right F32 [b,b]}, per
-// shard [shards, a, a] and so on. The K cache's static tables are
-//   model.layers.i.self_attn.k_cache.scale F32 [kv_heads, head_dim], .zero U8 likewise;
-// learned cache matrices model.layers.i.self_attn.{k,v}_cache.matrix F32 [head_dim, head_dim] (and
-// k_cache.query_matrix, what queries are multiplied by).
+// where num_groups is ceil(in / group_size), the last group being shorter when group_size does not
+// divide in, or the number of shards when group_size is -1. An input transform adds
+//   L.transform.diagonal F32 [in]
+//   L.transform.left     F32 [a, a]   (Kronecker, head mix), .right F32 [b, b] (Kronecker)
+//   L.transform.matrix   F32 [n, n]   (n = in, or in / T)
+// with a leading [T] on all but the diagonal when T = num_shards > 1. Caches add, for x in {k, v}
+// and P = "model.layers.i.self_attn.x_cache",
+//   P.scale F32 [kv_heads, head_dim], P.zero U8 likewise   (static per channel)
+//   P.clip F32 [2]: factors on the maximum and on the minimum   (learned clipping)
+//   P.matrix F32 [head_dim, head_dim]: row vectors k <- k P; for K also P.query_matrix: q <- q M
 #pragma once
 
 #include <absl/status/statusor.h>
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "engine/model/config.h"
+#include "engine/quant/uniform.h"
 
 namespace assay::engine {
 
@@ -47,6 +55,11 @@ struct TransformSpec {
   // kHeadMix: X [heads, head_dim] <- O^T X. kMatrix: one square matrix over the slice.
   int left = 0;
   int right = 0;
+  // The linear under whose name the tensors are; empty is this one. q, k, v (and gate, up) that
+  // share a transform name one owner, so that it is stored and run once.
+  std::string owner;
+
+  bool operator==(const TransformSpec&) const = default;
 };
 
 // What a linear's input is rounded to, per token (and per shard slice).
@@ -54,21 +67,26 @@ struct InputQuantizerSpec {
   CodeType code_type = CodeType::kNone;
   int bit_width = 16;
   bool symmetric = false;
-  float clip_ratio = 1;        // methods.md §1.4
+  float clip_ratio = 1;  // methods.md §1.4
   // Learned clipping (FlatQuant): per shard factors on max and min; empty is clip_ratio.
   std::vector<float> clip_max;
   std::vector<float> clip_min;
+  Ties ties = Ties::kToEven;  // MXFP4 only
+
+  bool operator==(const InputQuantizerSpec&) const = default;
 };
 
 struct LinearSpec {
   CodeType code_type = CodeType::kNone;
   int bit_width = 16;
   bool symmetric = true;
-  int group_size = -1;         // input columns per scale; -1 is the whole row (per shard: in / T)
+  int group_size = -1;  // input columns per scale; -1 is the whole row (per shard: in / T)
   bool with_permutation = false;
-  int num_shards = 1;          // virtual shards of the input (o_proj, down_proj): T
+  int num_shards = 1;  // virtual shards of the input (o_proj, down_proj): T
   TransformSpec input_transform;
   InputQuantizerSpec input_quantizer;
+
+  bool operator==(const LinearSpec&) const = default;
 };
 
 // One of K and V of the cache.
@@ -76,10 +94,9 @@ struct CacheSpec {
   CodeType code_type = CodeType::kNone;
   int bit_width = 16;
   bool symmetric = false;
-  int group_size = 0;          // along head_dim; 0 is the whole head
+  int group_size = 0;  // along head_dim; 0 is the whole head
   float clip_ratio = 1;
-  std::optional<float> learned_clip_max;
-  std::optional<float> learned_clip_min;
+  bool learned_clip = false;  // a factor each for maximum and minimum, per layer (FlatQuant)
   enum class Granularity { kPerToken, kPerChannelStatic };
   Granularity granularity = Granularity::kPerToken;
   // Where the values are taken for quantization. V: always kAfterProjection.
@@ -89,7 +106,10 @@ struct CacheSpec {
   enum class Position { kAfterProjection, kBeforeBias, kBeforeRope, kAfterRope };
   Position position = Position::kAfterRope;
   enum class Transform { kNone, kHadamard, kMatrix };
-  Transform transform = Transform::kNone;   // K: on queries too, so that q.k is unchanged
+  Transform transform = Transform::kNone;  // K: on queries too, so that q.k is unchanged
+  Ties ties = Ties::kToEven;               // MXFP4 only
+
+  bool operator==(const CacheSpec&) const = default;
 };
 
 struct QuantDescription {
@@ -102,12 +122,13 @@ struct QuantDescription {
   int virtual_shards = 1;
 
   // Who made it; the engine does not read these.
-  std::string method;                            // "rtn", "bf16"
-  std::string bits;                              // "4-16-16"
-  std::map<std::string, std::string> parameters; // all of them, defaults filled in
+  std::string method;                             // "rtn", "bf16"
+  std::string bits;                               // "4-16-16"
+  std::map<std::string, std::string> parameters;  // all of them, defaults filled in
   std::map<std::string, std::string> provenance;
 
   bool quantizes_anything() const;
+  bool operator==(const QuantDescription&) const = default;
 };
 
 // JSON of assay_quant.json. INVALID_ARGUMENT names the key and its value.
@@ -116,5 +137,9 @@ absl::StatusOr<QuantDescription> DescriptionFromJson(std::string_view json);
 
 // The description of a model or artifact folder: assay_quant.json, or the default without one.
 absl::StatusOr<QuantDescription> LoadDescription(const std::string& model_dir);
+
+// Whether the description can be run on the model: every linear exists, shards and groups divide
+// what they split, Hadamard orders exist. INVALID_ARGUMENT names the linear or the cache.
+absl::Status CheckFits(const QuantDescription& description, const ModelConfig& config);
 
 }  // namespace assay::engine

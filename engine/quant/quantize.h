@@ -15,19 +15,19 @@ namespace assay::engine {
 
 // What the user asks for; every default is filled in by ResolveMethod.
 struct MethodSpec {
-  std::string method;       // "bf16", "rtn", "kvquant_star", "quarot"
-  std::string bits;         // "W-A-KV"
-  int group_size = 0;       // 0: the method's default (128); -1: per channel
+  std::string method;  // "bf16", "rtn", "kvquant_star", "quarot"
+  std::string bits;    // "W-A-KV"
+  int group_size = 0;  // 0: the method's default (128); -1: per channel
   bool symmetric = false;
-  bool pre_bias = false;    // kvquant_star
+  bool pre_bias = false;  // kvquant_star
   int virtual_shards = 1;
   std::map<std::string, std::string> parameters;
 };
 
 // One calibration document.
 struct CalibrationText {
-  std::string question;     // chat-formatted as the user's turn when not empty
-  std::string text;         // what follows it (or stands alone)
+  std::string question;  // chat-formatted as the user's turn when not empty
+  std::string text;      // what follows it (or stands alone)
 };
 
 // Checks that method and bits are known and go together and fills in defaults. INVALID_ARGUMENT
@@ -45,10 +45,10 @@ using CalibrationForward =
 
 struct QuantizeRequest {
   std::string model_dir;
-  std::string output_dir;   // must not exist; appears complete (by rename) or not at all
+  std::string output_dir;  // must not exist; appears complete (by rename) or not at all
   MethodSpec method;
   std::vector<std::vector<int32_t>> calibration_ids;
-  CalibrationForward forward;       // needed when NeedsCalibration
+  CalibrationForward forward;  // needed when NeedsCalibration
   std::map<std::string, std::string> provenance;
 };
 

@@ -17,8 +17,9 @@ struct GridParams {
 struct GridSpec {
   int bit_width = 8;
   bool symmetric = false;
-  float clip_max = 1;   // factors on the maximum and the minimum, after zero is included
+  float clip_max = 1;  // factors on the maximum and the minimum, after zero is included
   float clip_min = 1;
+  float min_range = 0;  // weights: 1e-5, the least range (asymmetric) or maximum (symmetric)
 };
 
 int MaxCode(int bit_width, bool symmetric);  // 2^(b-1)-1 or 2^b-1
