@@ -12,50 +12,50 @@ namespace assay::storage {
 struct ModelRecord {
   int64_t id = 0;
   std::string name;
-  std::string content_hash;        // SHA-256 over the files' names and hashes
+  std::string content_hash;  // SHA-256 over the files' names and hashes
 };
 
 struct ItemRecord {
-  int32_t item_index = 0;          // position in the benchmark's file order
-  std::string name;                // "arith-L1-001"
+  int32_t item_index = 0;  // position in the benchmark's file order
+  std::string name;        // "arith-L1-001"
   std::string question;
-  std::string user_text;           // the prompt: what the user's turn says
+  std::string user_text;  // the prompt: what the user's turn says
   std::string gold;
-  std::string level;               // "1".."5", or empty
+  std::string level;  // "1".."5", or empty
   std::string subject;
 };
 
 struct BenchmarkRecord {
   int64_t id = 0;
-  std::string name;                // "arith500"
-  std::string version_hash;        // over items, prompt template and grader name
+  std::string name;          // "arith500"
+  std::string version_hash;  // over items, prompt template and grader name
   std::string prompt_version;
-  std::string grader;              // "boxed_number"
+  std::string grader;  // "boxed_number"
   int32_t num_items = 0;
 };
 
 // A method with every parameter filled in; `canonical` is what keys are made of.
 struct MethodRecord {
-  std::string method;              // "rtn"
-  std::string bits;                // "4-16-16"
+  std::string method;  // "rtn"
+  std::string bits;    // "4-16-16"
   int32_t group_size = 0;
   bool symmetric = false;
   bool pre_bias = false;
   int32_t virtual_shards = 1;
-  std::string calibration_set;     // name; empty when none
-  std::string parameters_json;     // further parameters as a JSON object with sorted keys
-  std::string label;               // as people say it: "kvquant_star pre-bias"
+  std::string calibration_set;  // name; empty when none
+  std::string parameters_json;  // further parameters as a JSON object with sorted keys
+  std::string label;            // as people say it: "kvquant_star pre-bias"
 };
 
 enum class ArtifactState : int32_t { kMissing = 0, kReady = 1, kFailed = 2 };
 
 struct ArtifactRecord {
   int64_t id = 0;
-  std::string key;                 // content key, hexadecimal SHA-256
+  std::string key;  // content key, hexadecimal SHA-256
   int64_t model_id = 0;
   MethodRecord method;
   ArtifactState state = ArtifactState::kMissing;
-  std::string manifest_sha256;     // once ready
+  std::string manifest_sha256;  // once ready
   std::string calibration_hash;
 };
 
@@ -65,18 +65,18 @@ struct SamplingRecord {
   int32_t top_k = 0;
   int64_t max_tokens = 0;
   int64_t max_model_len = 0;
-  int64_t seed = 42;               // the sweep seed
-  std::string budget_forcing_json; // empty when off
+  int64_t seed = 42;                // the sweep seed
+  std::string budget_forcing_json;  // empty when off
 };
 
 // One (model, artifact, benchmark, sampling): shared by every sweep that asks for it.
 struct CellRecord {
   int64_t id = 0;
-  std::string key;                 // content key
+  std::string key;  // content key
   int64_t model_id = 0;
-  int64_t artifact_id = 0;         // 0: the model as it is (bf16)
+  int64_t artifact_id = 0;  // 0: the model as it is (bf16)
   int64_t benchmark_id = 0;
-  MethodRecord method;             // bf16 for the model as it is
+  MethodRecord method;  // bf16 for the model as it is
   SamplingRecord sampling;
   int32_t tensor_parallel_size = 1;
   std::string engine_numerics_version;
@@ -92,7 +92,7 @@ enum class SweepState : int32_t {
 
 struct SweepRecord {
   int64_t id = 0;
-  std::string sweep_id;            // "sweep-0123456789ab": what people say
+  std::string sweep_id;  // "sweep-0123456789ab": what people say
   std::string name;
   std::string owner;
   int32_t priority = 50;
@@ -106,18 +106,18 @@ struct SweepRecord {
 
 // A cell's place in a sweep.
 struct SweepCellRecord {
-  int64_t sweep_id = 0;            // SweepRecord::id
+  int64_t sweep_id = 0;  // SweepRecord::id
   int32_t position = 0;
   int64_t cell_id = 0;
   int32_t num_repeats = 1;
-  int32_t num_items = 0;           // the first items of the benchmark (a spec may limit them)
-  int64_t baseline_cell_id = 0;    // 0: this is the baseline
+  int32_t num_items = 0;         // the first items of the benchmark (a spec may limit them)
+  int64_t baseline_cell_id = 0;  // 0: this is the baseline
 };
 
 // Units have a row only from their first grant on: a unit without one is queued. So planning a
 // sweep writes a row per cell, not per unit.
 enum class UnitState : int32_t {
-  kQueued = 1,                     // granted before, and back in the queue
+  kQueued = 1,  // granted before, and back in the queue
   kLeased = 2,
   kDone = 3,
   kQuarantined = 4,
@@ -132,10 +132,10 @@ struct UnitId {
 
 struct UnitRecord {
   UnitId unit;
-  int64_t epoch = 0;               // raised by each grant, in the granting transaction
+  int64_t epoch = 0;  // raised by each grant, in the granting transaction
   UnitState state = UnitState::kQueued;
-  int32_t num_failures = 0;        // on distinct worker incarnations
-  std::string lease_id;            // while leased
+  int32_t num_failures = 0;  // on distinct worker incarnations
+  std::string lease_id;      // while leased
 };
 
 enum class JobKind : int32_t { kQuantize = 1 };
@@ -149,7 +149,7 @@ struct JobRecord {
   int64_t epoch = 0;
   int32_t num_failures = 0;
   std::string error;
-  std::string worker_id;           // while leased
+  std::string worker_id;  // while leased
   std::string incarnation;
 };
 
@@ -160,14 +160,14 @@ struct LeaseRecord {
   std::string incarnation;
   int32_t slot_index = 0;
   int64_t granted_time_us = 0;
-  int64_t ended_time_us = 0;       // 0 while it is open
-  std::string end_reason;          // "completed", "expired", "worker_lost", "revoked"
+  int64_t ended_time_us = 0;  // 0 while it is open
+  std::string end_reason;     // "completed", "expired", "worker_lost", "revoked"
 };
 
 struct GradeRecord {
   std::string grader;
   std::string grader_version;
-  int32_t verdict = 0;             // assay.v1.Grade.Verdict
+  int32_t verdict = 0;  // assay.v1.Grade.Verdict
   std::string extracted;
   std::string detail;
   int64_t duration_us = 0;
@@ -186,7 +186,7 @@ struct SampleRecord {
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
   int64_t thinking_tokens = -1;
-  int32_t finish_reason = 0;       // assay.v1.FinishReason
+  int32_t finish_reason = 0;  // assay.v1.FinishReason
   uint64_t seed = 0;
   int64_t queue_us = 0;
   int64_t ttft_us = 0;
@@ -203,10 +203,10 @@ struct EventRecord {
   int64_t id = 0;
   int64_t time_us = 0;
   std::string kind;
-  std::string sweep_id;            // "sweep-..." or empty
-  int64_t cell_id = 0;             // 0: none
+  std::string sweep_id;  // "sweep-..." or empty
+  int64_t cell_id = 0;   // 0: none
   std::string worker_id;
-  std::string detail_json;         // an object
+  std::string detail_json;  // an object
 };
 
 struct ProvenanceRecord {
@@ -219,6 +219,16 @@ struct ProvenanceRecord {
   std::string backend;
   std::string engine_numerics_version;
   std::string driver_versions;
+};
+
+struct WorkerRecord {
+  std::string worker_id;
+  std::string incarnation;  // the last one seen
+  std::string version;
+  int64_t provenance_id = 0;  // 0: not known
+  int64_t first_seen_time_us = 0;
+  int64_t last_seen_time_us = 0;
+  bool draining = false;
 };
 
 }  // namespace assay::storage
