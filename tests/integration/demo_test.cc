@@ -1,0 +1,78 @@
+// The demo as a newcomer runs it, and its results against what Hugging Face transformers measured
+// on the same models (temperature 0.6, top-p 0.95, 60 problems a level).
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "tests/testing/local_system.h"
+#include "tests/testing/paths.h"
+#include "tests/testing/status_matchers.h"
+
+namespace assay {
+namespace {
+
+using testing::BinaryPath;
+using testing::CommandResult;
+using testing::RunProgram;
+using testing::TemporaryDirectory;
+
+// Accuracy over 300 problems by the independent implementation.
+struct Reference {
+  const char* cell;  // model, method label, bits
+  double accuracy;
+};
+constexpr Reference kReferences[] = {
+    {"tiny-qwen2-1m bf16 16-16-16", 0.983},
+    {"tiny-qwen2-1m rtn 4-16-16", 0.937},
+    {"tiny-qwen2-1m rtn 3-16-16", 0.487},
+    {"tiny-qwen2-1m quarot 16-16-4", 0.003},
+    {"tiny-qwen2-1m kvquant_star pre-bias 16-16-4", 0.913},
+    {"tiny-qwen2-1m kvquant_star pre-bias 16-16-3", 0.537},
+    {"tiny-llama-5m bf16 16-16-16", 0.993},
+    {"tiny-llama-5m rtn 4-16-16", 0.993},
+    {"tiny-llama-5m rtn 3-16-16", 0.990},
+    {"tiny-llama-5m rtn 2-16-16", 0.640},
+};
+
+// Four standard errors of the difference of two binomial shares, and never less than one problem in
+// fifty: a right implementation fails once in ten thousand.
+double Tolerance(double p, double n_reference, double n) {
+  const double variance = std::max(p * (1 - p), 0.01);
+  return 4 * std::sqrt(variance * (1 / n_reference + 1 / n));
+}
+
+TEST(DemoTest, TheTableAgreesWithTheIndependentMeasurement) {
+  const TemporaryDirectory directory;
+  const CommandResult demo =
+      RunProgram({BinaryPath("assay"), "demo", "--data", directory / "demo"}, "", {"NO_COLOR=1"});
+  ASSERT_EQ(demo.exit_code, 0) << demo.err << demo.out;
+  for (const char* piece : {"tiny-qwen2-1m", "quarot", "lossless", "risky", "assay query"}) {
+    EXPECT_NE((demo.out + demo.err).find(piece), std::string::npos) << piece << "\n" << demo.out;
+  }
+
+  const CommandResult cells =
+      RunProgram({BinaryPath("assay"), "query",
+                  "SELECT model || ' ' || label || ' ' || bits AS cell, num_samples, accuracy,"
+                  " num_samples - num_correct AS num_wrong FROM v_cell ORDER BY 1",
+                  "--db", directory / "demo/assay.db", "-o", "json"});
+  ASSERT_EQ(cells.exit_code, 0) << cells.err;
+  std::map<std::string, nlohmann::json> found;
+  for (const auto& row : nlohmann::json::parse(cells.out)) found[row.at("cell")] = row;
+  EXPECT_EQ(found.size(), 12u) << cells.out;
+
+  for (const Reference& reference : kReferences) {
+    ASSERT_TRUE(found.contains(reference.cell)) << reference.cell << "\n" << cells.out;
+    const auto& row = found.at(reference.cell);
+    const double n = row.at("num_samples").get<double>();
+    EXPECT_EQ(n, std::string(reference.cell).starts_with("tiny-qwen2") ? 500 : 250);
+    EXPECT_NEAR(row.at("accuracy").get<double>(), reference.accuracy,
+                Tolerance(reference.accuracy, 300, n))
+        << reference.cell;
+  }
+}
+
+}  // namespace
+}  // namespace assay
