@@ -27,17 +27,17 @@ struct ModelConfig {
   int num_layers = 0;
   int num_heads = 0;
   int num_kv_heads = 0;
-  int head_dim = 0;             // explicit, or hidden_size / num_heads
-  int vocab_size = 0;           // rows of embedding and lm_head; may exceed the tokenizer's
+  int head_dim = 0;    // explicit, or hidden_size / num_heads
+  int vocab_size = 0;  // rows of embedding and lm_head; may exceed the tokenizer's
   float rms_norm_eps = 1e-6f;
   double rope_theta = 10000;
   std::optional<RopeScaling> rope_scaling;
   int64_t max_position_embeddings = 0;
   bool tie_word_embeddings = false;
-  bool qkv_bias = false;        // Qwen2; Llama and Qwen3 when attention_bias says so
-  bool o_bias = false;          // attention_bias of Llama and Qwen3
-  bool qk_norm = false;         // Qwen3: RMSNorm per head on q and k before RoPE
-  std::vector<int32_t> eos_token_ids;   // config.json and generation_config.json together
+  bool qkv_bias = false;               // Qwen2; Llama and Qwen3 when attention_bias says so
+  bool o_bias = false;                 // attention_bias of Llama and Qwen3
+  bool qk_norm = false;                // Qwen3: RMSNorm per head on q and k before RoPE
+  std::vector<int32_t> eos_token_ids;  // config.json and generation_config.json together
   std::optional<int32_t> bos_token_id;
 
   int q_size() const { return num_heads * head_dim; }

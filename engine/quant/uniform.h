@@ -1,5 +1,8 @@
 // The grids of methods.md §1.4 and §11 on plain float arrays: the reference that every backend is
-// held against. Rounding is to nearest, ties to even. Float32 throughout.
+// held against. Rounding is to nearest, ties to even. Float32 throughout, and plain loops without
+// branches: the CPU backend calls the functions on spans for every token.
+//
+// A NaN or an infinity in the input does no harm but yields some value of the grid (or NaN).
 #pragma once
 
 #include <cstdint>
@@ -13,9 +16,10 @@ struct GridParams {
   int zero = 0;
 };
 
-// What an online quantizer (activations, K, V) does with one group.
+// How the parameters of a group follow from its values. The defaults are those of activations, K
+// and V without clipping.
 struct GridSpec {
-  int bit_width = 8;
+  int bit_width = 8;  // 2..8
   bool symmetric = false;
   float clip_max = 1;  // factors on the maximum and the minimum, after zero is included
   float clip_min = 1;
@@ -27,6 +31,7 @@ int MinCode(int bit_width, bool symmetric);  // -2^(b-1) or 0
 
 // Parameters from the values' range, zero included; degenerate groups as §1.4 says.
 GridParams ChooseParams(std::span<const float> values, const GridSpec& spec);
+GridParams ParamsOfRange(float min, float max, const GridSpec& spec);
 
 // clamp(rne(x / scale) + zero, min, max).
 int Encode(float x, const GridParams& params, int bit_width, bool symmetric);
@@ -38,9 +43,19 @@ inline float Decode(int code, const GridParams& params) {
 void RoundToGrid(std::span<float> values, const GridParams& params, int bit_width, bool symmetric);
 void RoundToOwnGrid(std::span<float> values, const GridSpec& spec);
 
-// MXFP4 over consecutive blocks of 32 (§11); the size is a multiple of 32.
+// Likewise with parameters of each value's own (static per channel): its scale, and its smallest
+// and largest code minus its zero point.
+void RoundToStaticGrid(std::span<float> values, const float* scales, const float* lowest,
+                       const float* highest);
+
+// MXFP4 over consecutive blocks of 32 (§11); the size is a multiple of 32. The scale of a block is
+// 2^Mxfp4Exponent(block), in -127..125; codes have the sign in bit 3.
+inline constexpr int kMxfp4Block = 32;
 enum class Ties { kToEven, kAwayFromZero };
 void RoundToMxfp4(std::span<float> values, Ties ties = Ties::kToEven);
+int Mxfp4Exponent(std::span<const float> block);
+uint8_t EncodeE2m1(float x, Ties ties = Ties::kToEven);
+float DecodeE2m1(uint8_t code);
 
 // In-place Walsh-Hadamard transform of order n = K * 2^m divided by sqrt(n), with H_n = H_K (x)
 // S_{2^m} of §13.1. `IsHadamardOrder` says which n exist.
