@@ -19,22 +19,24 @@ using testing::CommandResult;
 using testing::RunProgram;
 using testing::TemporaryDirectory;
 
-// Accuracy over 300 problems by the independent implementation.
+// Accuracy over all 500 problems by the independent implementation (tests/golden/README.md).
 struct Reference {
   const char* cell;  // model, method label, bits
   double accuracy;
 };
 constexpr Reference kReferences[] = {
-    {"tiny-qwen2-1m bf16 16-16-16", 0.983},
-    {"tiny-qwen2-1m rtn 4-16-16", 0.937},
-    {"tiny-qwen2-1m rtn 3-16-16", 0.487},
-    {"tiny-qwen2-1m quarot 16-16-4", 0.003},
-    {"tiny-qwen2-1m kvquant_star pre-bias 16-16-4", 0.913},
-    {"tiny-qwen2-1m kvquant_star pre-bias 16-16-3", 0.537},
-    {"tiny-llama-5m bf16 16-16-16", 0.993},
-    {"tiny-llama-5m rtn 4-16-16", 0.993},
-    {"tiny-llama-5m rtn 3-16-16", 0.990},
-    {"tiny-llama-5m rtn 2-16-16", 0.640},
+    {"tiny-qwen2-1m bf16 16-16-16", 0.972},
+    {"tiny-qwen2-1m rtn 4-16-16", 0.936},
+    {"tiny-qwen2-1m rtn 3-16-16", 0.448},
+    {"tiny-qwen2-1m rtn 2-16-16", 0.004},
+    {"tiny-qwen2-1m kvquant_star pre-bias 16-16-4", 0.910},
+    {"tiny-qwen2-1m kvquant_star pre-bias 16-16-3", 0.544},
+    {"tiny-qwen2-1m kvquant_star 16-16-4", 0.816},
+    {"tiny-qwen2-1m quarot 16-16-4", 0.000},
+    {"tiny-llama-5m bf16 16-16-16", 0.992},
+    {"tiny-llama-5m rtn 4-16-16", 0.990},
+    {"tiny-llama-5m rtn 3-16-16", 0.986},
+    {"tiny-llama-5m rtn 2-16-16", 0.606},
 };
 
 // Four standard errors of the difference of two binomial shares, and never less than one problem in
@@ -69,7 +71,7 @@ TEST(DemoTest, TheTableAgreesWithTheIndependentMeasurement) {
     const double n = row.at("num_samples").get<double>();
     EXPECT_EQ(n, std::string(reference.cell).starts_with("tiny-qwen2") ? 500 : 250);
     EXPECT_NEAR(row.at("accuracy").get<double>(), reference.accuracy,
-                Tolerance(reference.accuracy, 300, n))
+                Tolerance(reference.accuracy, 500, n))
         << reference.cell;
   }
 }
