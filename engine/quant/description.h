@@ -25,6 +25,7 @@
 //   P.matrix F32 [head_dim, head_dim]: row vectors k <- k P; for K also P.query_matrix: q <- q M
 #pragma once
 
+#include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include <cstdint>
@@ -118,7 +119,7 @@ struct QuantDescription {
   // By the linear's full name; one that is absent is not quantized.
   std::map<std::string, LinearSpec> linears;
   CacheSpec k_cache;
-  CacheSpec v_cache;
+  CacheSpec v_cache{.position = CacheSpec::Position::kAfterProjection};
   int virtual_shards = 1;
 
   // Who made it; the engine does not read these.
@@ -131,9 +132,15 @@ struct QuantDescription {
   bool operator==(const QuantDescription&) const = default;
 };
 
-// JSON of assay_quant.json. INVALID_ARGUMENT names the key and its value.
+inline constexpr char kDescriptionFile[] = "assay_quant.json";
+
+// JSON of assay_quant.json. INVALID_ARGUMENT names the key and its value, or says what contradicts
+// itself (CheckConsistent).
 std::string ToJson(const QuantDescription& description);
 absl::StatusOr<QuantDescription> DescriptionFromJson(std::string_view json);
+
+// Whether the parts go together, whatever the model. INVALID_ARGUMENT names the linear or cache.
+absl::Status CheckConsistent(const QuantDescription& description);
 
 // The description of a model or artifact folder: assay_quant.json, or the default without one.
 absl::StatusOr<QuantDescription> LoadDescription(const std::string& model_dir);

@@ -11,6 +11,7 @@
 // permutation that is none) is INVALID_ARGUMENT or NOT_FOUND naming the tensor.
 #pragma once
 
+#include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include <cstdint>
@@ -36,6 +37,9 @@ absl::StatusOr<std::vector<float>> DecodeLinearWeight(const Checkpoint& checkpoi
                                                       const std::string& linear,
                                                       const LinearSpec& spec, int64_t out_features,
                                                       int64_t in_features);
+
+// INVALID_ARGUMENT naming the tensor and the place when a zero point is above the largest code.
+absl::Status CheckZeros(const std::string& tensor, std::span<const uint8_t> zeros, int bit_width);
 
 // The codes of a linear before they are packed; what a method makes.
 struct LinearCodes {
