@@ -15,17 +15,18 @@
 namespace assay::coordinator {
 
 struct BenchmarkItem {
-  std::string name;      // the field id; unique in the file
+  std::string name;  // the field id; unique in the file
   std::string question;
   std::string answer;
-  std::string level;     // a number or a string in the file; empty when absent
+  std::string level;  // a number or a string in the file; empty when absent
   std::string subject;
 };
 
 inline constexpr int64_t kMaxBenchmarkBytes = int64_t{256} << 20;
 inline constexpr int kMaxBenchmarkItems = 1'000'000;
 
-// The items in file order. `file_name` is for messages: INVALID_ARGUMENT says "file:line: field ..".
+// The items in file order. `file_name` is for messages: INVALID_ARGUMENT says "file:line: field
+// ..".
 absl::StatusOr<std::vector<BenchmarkItem>> ParseBenchmarkJsonl(std::string_view jsonl,
                                                                const std::string& file_name);
 

@@ -12,8 +12,8 @@
 namespace assay::coordinator {
 
 struct CalibrationSet {
-  std::string jsonl;   // the records as a worker reads them: only the fields that matter
-  std::string hash;    // SHA-256 over `jsonl`: part of artifact keys
+  std::string jsonl;  // the records as a worker reads them: only the fields that matter
+  std::string hash;   // SHA-256 over `jsonl`: part of artifact keys
   int num_records = 0;
 };
 

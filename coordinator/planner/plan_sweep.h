@@ -32,8 +32,8 @@ struct PlannerContext {
 
   std::function<absl::StatusOr<CalibrationSet>(const std::string& name)> calibration_set;
 
-  // What is known of a model's answers on a benchmark: mean tokens by item index, 0 where nothing is
-  // known; empty when nothing at all is (the store's MeanBaselineTokens). May be left empty.
+  // What is known of a model's answers on a benchmark: mean tokens by item index, 0 where nothing
+  // is known; empty when nothing at all is (the store's MeanBaselineTokens). May be left empty.
   std::function<std::vector<double>(const std::string& model_hash,
                                     const std::string& benchmark_version)>
       mean_item_tokens;
