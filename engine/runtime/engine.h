@@ -22,60 +22,20 @@
 #include "base/clock.h"
 #include "engine/model/config.h"
 #include "engine/model/observer.h"
+#include "engine/scheduler/request.h"
 
 namespace assay::engine {
 
 // Raised when the tokens that a given request yields may change; part of every cell's key.
 inline constexpr char kCpuNumericsVersion[] = "cpu-1";
 
-struct SamplingParams {
-  float temperature = 0;   // 0 is greedy
-  float top_p = 1;         // keeps the smallest set whose mass reaches top_p
-  int top_k = 0;           // 0 is off; applied before top_p, which renormalizes over it
-  uint64_t seed = 0;       // the unit's seed: the Philox key
-};
-
-// evaluation.md §14. Zero and empty: off.
-struct BudgetForcingParams {
-  int64_t max_thinking_tokens = 0;
-  int num_extensions = 0;
-  std::vector<int32_t> extension_ids;         // tokens of "Wait"
-  std::vector<int32_t> end_of_thinking_ids;   // tokens of "</think>"
-  std::vector<int32_t> forced_stop_ids;       // tokens put in at the budget
-  bool enabled() const { return max_thinking_tokens > 0 || num_extensions > 0; }
-};
-
-struct GenerationRequest {
-  int64_t id = 0;                        // chosen by the caller, unique while in the engine
-  std::vector<int32_t> prompt_ids;
-  int64_t max_new_tokens = 0;
-  std::vector<int32_t> stop_ids;         // end-of-sequence ids; a stop id is kept in output_ids
-  SamplingParams sampling;
-  BudgetForcingParams budget_forcing;
-  int64_t expected_tokens = 0;           // longest-predicted-first among the waiting; 0 unknown
-};
-
-enum class FinishReason { kStop, kLength, kContext, kRejected };
-
-struct GenerationResult {
-  int64_t id = 0;
-  std::vector<int32_t> output_ids;       // forced tokens included
-  FinishReason finish_reason = FinishReason::kStop;
-  std::string error;                     // kRejected: why
-  absl::Duration queue_time;             // submission to first scheduling
-  absl::Duration ttft;                   // submission to first token
-  absl::Duration e2e;                    // submission to last token
-  double mean_batch_size = 0;            // over this sequence's decode steps
-  int num_preemptions = 0;
-};
-
 struct EngineOptions {
   int num_threads = 1;
-  int max_num_seqs = 64;                 // lanes
-  int64_t max_model_len = 0;             // 0 takes the model's max_position_embeddings
-  int64_t kv_cache_bytes = 0;            // 0: room for max_num_seqs of max_model_len, capped
-  int block_size = 16;                   // tokens of a KV block
-  int prefill_chunk = 256;               // most prompt tokens of one step
+  int max_num_seqs = 64;       // lanes
+  int64_t max_model_len = 0;   // 0 takes the model's max_position_embeddings
+  int64_t kv_cache_bytes = 0;  // 0: room for max_num_seqs of max_model_len, capped
+  int block_size = 16;         // tokens of a KV block
+  int prefill_chunk = 256;     // most prompt tokens of one step
   bool round_activations_to_bf16 = false;
   const Clock* clock = RealClock::Get();
 };
@@ -87,7 +47,7 @@ struct EngineStats {
   int num_waiting = 0;
   int64_t kv_blocks_total = 0;
   int64_t kv_blocks_used = 0;
-  int64_t memory_bytes = 0;              // weights and cache
+  int64_t memory_bytes = 0;  // weights and cache
   int64_t num_preemptions = 0;
   // Where Step()'s time went.
   absl::Duration matmul_time;

@@ -1,0 +1,3 @@
+#define ASSAY_KERNEL_TABLE kGenericKernels
+#define ASSAY_KERNEL_NAME "generic"
+#include "engine/kernels/cpu/kernel_bodies.inc"

@@ -1,0 +1,147 @@
+#include "engine/runtime/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "engine/decoder/cpu_model.h"
+#include "engine/decoder/cpu_runner.h"
+#include "engine/decoder/model_runner.h"
+#include "engine/scheduler/scheduler.h"
+
+namespace assay::engine {
+namespace {
+
+// Where kv_cache_bytes is left to us. Memory is taken as it is touched, so this is a bound.
+constexpr int64_t kDefaultCacheBytes = int64_t{2} << 30;
+
+// Scheduler above, a backend below; knows neither requests' rules nor tensors.
+class EngineImpl final : public Engine {
+ public:
+  EngineImpl(std::unique_ptr<ModelRunner> runner, const EngineOptions& options,
+             int64_t max_model_len)
+      : clock_(options.clock),
+        max_model_len_(max_model_len),
+        runner_(std::move(runner)),
+        scheduler_({.max_num_seqs = options.max_num_seqs,
+                    .max_model_len = max_model_len,
+                    .prefill_chunk = options.prefill_chunk,
+                    .vocab_size = runner_->config().vocab_size,
+                    .num_blocks = runner_->num_blocks(),
+                    .block_size = options.block_size}) {}
+
+  const ModelConfig& config() const override { return runner_->config(); }
+  int64_t max_model_len() const override { return max_model_len_; }
+
+  void Submit(GenerationRequest request) override {
+    scheduler_.Submit(std::move(request), clock_->Monotonic());
+  }
+  bool Cancel(int64_t id) override { return scheduler_.Cancel(id); }
+  bool idle() const override { return scheduler_.idle(); }
+
+  absl::StatusOr<std::vector<GenerationResult>> Step() override;
+  EngineStats stats() const override;
+  std::vector<std::pair<int64_t, int64_t>> progress() const override {
+    return scheduler_.Progress();
+  }
+  absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
+                                             ForwardObserver* observer) override {
+    return runner_->Forward(ids, observer);
+  }
+
+ private:
+  const Clock* const clock_;
+  const int64_t max_model_len_;
+  const std::unique_ptr<ModelRunner> runner_;
+  Scheduler scheduler_;
+  absl::Duration total_time_;
+  std::vector<BatchChunk> batch_;
+};
+
+absl::StatusOr<std::vector<GenerationResult>> EngineImpl::Step() {
+  const absl::Duration start = clock_->Monotonic();
+  const std::span<const Scheduler::Chunk> plan = scheduler_.PlanStep(start);
+  if (!plan.empty()) {
+    batch_.clear();
+    for (const Scheduler::Chunk& chunk : plan) {
+      const Sequence& sequence = *chunk.sequence;
+      batch_.push_back(
+          {.tokens = std::span(sequence.tokens).subspan(chunk.first_position, chunk.num_tokens),
+           .first_position = chunk.first_position,
+           .block_table = sequence.block_table,
+           .samples = chunk.samples,
+           .sampling = sequence.request.sampling,
+           .output_position = static_cast<uint64_t>(sequence.output_len())});
+    }
+    ASSAY_ASSIGN_OR_RETURN(const std::span<const int32_t> sampled, runner_->Step(batch_));
+    const absl::Duration end = clock_->Monotonic();
+    scheduler_.CompleteStep(sampled, end);
+    total_time_ += end - start;
+  }
+  return scheduler_.TakeFinished();
+}
+
+EngineStats EngineImpl::stats() const {
+  EngineStats stats;
+  stats.tokens_generated = scheduler_.num_output_tokens();
+  stats.prompt_tokens = scheduler_.num_prompt_tokens();
+  stats.num_running = scheduler_.num_running();
+  stats.num_waiting = scheduler_.num_waiting();
+  stats.kv_blocks_total = scheduler_.blocks().num_blocks();
+  stats.kv_blocks_used = scheduler_.blocks().num_used();
+  stats.memory_bytes = runner_->memory_bytes();
+  stats.num_preemptions = scheduler_.num_preemptions();
+  stats.matmul_time = runner_->times().matmul;
+  stats.attention_time = runner_->times().attention;
+  stats.sampling_time = runner_->times().sampling;
+  stats.total_time = total_time_;
+  return stats;
+}
+
+absl::Status CheckOptions(const EngineOptions& options) {
+  if (options.max_num_seqs < 1 || options.prefill_chunk < 1) {
+    return InvalidArgument("max_num_seqs is {} and prefill_chunk {}, both must be at least 1",
+                           options.max_num_seqs, options.prefill_chunk);
+  }
+  if (options.max_model_len < 0 || options.kv_cache_bytes < 0) {
+    return InvalidArgument("max_model_len is {} and kv_cache_bytes {}, neither may be negative",
+                           options.max_model_len, options.kv_cache_bytes);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const std::string& model_dir,
+                                                     const EngineOptions& options) {
+  ASSAY_RETURN_IF_ERROR(CheckOptions(options));
+  ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<CpuModel> model, LoadCpuModel(model_dir));
+  const int64_t max_positions = model->config.max_position_embeddings;
+  const int64_t max_model_len = options.max_model_len == 0 ? max_positions : options.max_model_len;
+  if (max_model_len > max_positions) {
+    return InvalidArgument("max_model_len is {}, but {} was made for {} positions", max_model_len,
+                           model_dir, max_positions);
+  }
+
+  CpuRunner::Options runner_options;
+  runner_options.num_threads = options.num_threads;
+  runner_options.block_size = options.block_size;
+  runner_options.cache_tokens = options.max_num_seqs * (max_model_len + options.block_size - 1);
+  runner_options.kv_cache_bytes =
+      options.kv_cache_bytes == 0 ? kDefaultCacheBytes : options.kv_cache_bytes;
+  runner_options.round_activations_to_bf16 = options.round_activations_to_bf16;
+  runner_options.clock = options.clock;
+  ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<CpuRunner> runner,
+                         CpuRunner::Load(std::move(model), runner_options));
+  const int64_t capacity = runner->num_blocks() * options.block_size;
+  if (capacity < max_model_len) {
+    return ResourceExhausted(
+        "a KV cache of {} bytes holds {} tokens, but one sequence may have {}; raise "
+        "kv_cache_bytes or lower max_model_len",
+        runner_options.kv_cache_bytes, capacity, max_model_len);
+  }
+  return std::unique_ptr<Engine>(
+      std::make_unique<EngineImpl>(std::move(runner), options, max_model_len));
+}
+
+}  // namespace assay::engine

@@ -1,0 +1,292 @@
+#include "engine/scheduler/scheduler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/status.h"
+
+namespace assay::engine {
+namespace {
+
+// Waiting sequences that are looked at when the first of them is held back for a shared prompt.
+constexpr int kMaxHeldBack = 64;
+
+}  // namespace
+
+Scheduler::Scheduler(const Options& options)
+    : options_(options), blocks_(options.num_blocks, options.block_size) {
+  ASSAY_CHECK(blocks_.BlocksFor(options.max_model_len) <= options.num_blocks,
+              "{} blocks do not hold one sequence of {} tokens", options.num_blocks,
+              options.max_model_len);
+}
+
+void Scheduler::Submit(GenerationRequest request, absl::Duration now) {
+  std::string why = WhyRejected(request);
+  if (!why.empty()) {
+    GenerationResult result;
+    result.id = request.id;
+    result.finish_reason = FinishReason::kRejected;
+    result.error = std::move(why);
+    finished_.push_back(std::move(result));
+    return;
+  }
+  auto sequence = std::make_unique<Sequence>(std::move(request));
+  sequence->submit_order = next_order_++;
+  sequence->submit_time = now;
+  waiting_.Push(std::move(sequence));
+}
+
+std::string Scheduler::WhyRejected(const GenerationRequest& request) const {
+  const int64_t prompt_len = static_cast<int64_t>(request.prompt_ids.size());
+  if (prompt_len == 0) return "the prompt is empty";
+  if (prompt_len >= options_.max_model_len) {
+    return fmt::format("the prompt has {} tokens and max_model_len is {}: no room for an answer",
+                       prompt_len, options_.max_model_len);
+  }
+  if (request.max_new_tokens < 1) {
+    return fmt::format("max_new_tokens is {}, must be at least 1", request.max_new_tokens);
+  }
+  const SamplingParams& sampling = request.sampling;
+  if (!(sampling.temperature >= 0) || !(sampling.top_p > 0 && sampling.top_p <= 1) ||
+      sampling.top_k < 0) {
+    return fmt::format(
+        "temperature {}, top_p {}, top_k {}: temperature and top_k must not be negative and top_p "
+        "must be above 0 and at most 1",
+        sampling.temperature, sampling.top_p, sampling.top_k);
+  }
+  const BudgetForcingParams& forcing = request.budget_forcing;
+  if (forcing.enabled() && forcing.end_of_thinking_ids.empty()) {
+    return "budget forcing needs the tokens of the end-of-thinking delimiter";
+  }
+  if (forcing.num_extensions > 0 && forcing.extension_ids.empty()) {
+    return "budget forcing with extensions needs the tokens of the extension";
+  }
+  for (const auto* ids : {&request.prompt_ids, &forcing.extension_ids, &forcing.forced_stop_ids}) {
+    for (const int32_t id : *ids) {
+      if (id < 0 || id >= options_.vocab_size) {
+        return fmt::format("token id {} is not in the vocabulary of {}", id, options_.vocab_size);
+      }
+    }
+  }
+  return "";
+}
+
+bool Scheduler::Cancel(int64_t id) {
+  for (auto it = running_.begin(); it != running_.end(); ++it) {
+    if ((*it)->request.id != id) continue;
+    ReleaseBlocks(it->get());
+    running_.erase(it);
+    return true;
+  }
+  for (auto it = waiting_.begin(); it != waiting_.end(); ++it) {
+    if ((*it)->request.id != id) continue;
+    waiting_.Take(&it);
+    return true;
+  }
+  const auto is_it = [&](const GenerationResult& result) { return result.id == id; };
+  return std::erase_if(finished_, is_it) > 0;
+}
+
+std::span<const Scheduler::Chunk> Scheduler::PlanStep(absl::Duration now) {
+  plan_.clear();
+  int64_t prefill_budget = options_.prefill_chunk;
+  PlanRunning(&prefill_budget);
+  AdmitWaiting(&prefill_budget, now);
+  return plan_;
+}
+
+void Scheduler::PlanRunning(int64_t* prefill_budget) {
+  // Preemption takes sequences off the end, so never one that is already planned.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence* sequence = running_[i].get();
+    const bool decodes = sequence->num_uncomputed() == 1;
+    const int64_t num_tokens = decodes ? 1 : std::min(sequence->num_uncomputed(), *prefill_budget);
+    if (num_tokens == 0) continue;
+    while (!ReserveBlocks(sequence, sequence->num_computed + num_tokens)) {
+      const bool is_last = i + 1 == running_.size();
+      PreemptLastStarted();
+      if (is_last) return;
+    }
+    PlanChunk(sequence, num_tokens, prefill_budget);
+  }
+}
+
+void Scheduler::AdmitWaiting(int64_t* prefill_budget, absl::Duration now) {
+  int num_held_back = 0;
+  for (auto it = waiting_.begin(); it != waiting_.end() && num_held_back < kMaxHeldBack;) {
+    if (num_running() >= options_.max_num_seqs || *prefill_budget == 0) return;
+    const Sequence& candidate = **it;
+
+    // The last prompt token is always computed: its logits give the first output token.
+    const int64_t last_shareable = candidate.prompt_len() - 1;
+    BlockAllocator::PrefixMatch match =
+        blocks_.MatchPrefix(std::span(candidate.tokens).first(last_shareable));
+    if (PrefixIsBeingComputed(candidate, match.blocks.size())) {
+      ++num_held_back;
+      ++it;
+      continue;
+    }
+
+    for (const int32_t block : match.blocks) blocks_.AddReference(block);
+    // A block each for those that run keeps a newcomer from being preempted right away.
+    const int64_t num_new =
+        blocks_.BlocksFor(candidate.num_tokens()) - static_cast<int64_t>(match.blocks.size());
+    if (!running_.empty() && blocks_.num_available() < num_new + num_running()) {
+      for (const int32_t block : match.blocks) blocks_.Release(block);
+      return;
+    }
+    std::unique_ptr<Sequence> sequence = waiting_.Take(&it);
+    sequence->num_computed = static_cast<int64_t>(match.blocks.size()) * options_.block_size;
+    sequence->num_published_blocks = static_cast<int64_t>(match.blocks.size());
+    sequence->prefix_serial = match.serial;
+    sequence->block_table = std::move(match.blocks);
+    if (!sequence->start_time) {
+      sequence->start_time = now;
+      sequence->start_order = next_order_++;
+      num_prompt_tokens_ += sequence->prompt_len();
+    }
+    const int64_t num_tokens = std::min(sequence->num_uncomputed(), *prefill_budget);
+    const bool reserved = ReserveBlocks(sequence.get(), sequence->num_tokens());
+    ASSAY_CHECK(reserved, "request {}: {} blocks were available", sequence->request.id, num_new);
+    PlanChunk(sequence.get(), num_tokens, prefill_budget);
+    const auto position = std::upper_bound(
+        running_.begin(), running_.end(), sequence,
+        [](const auto& a, const auto& b) { return a->start_order < b->start_order; });
+    running_.insert(position, std::move(sequence));
+  }
+}
+
+void Scheduler::PlanChunk(Sequence* sequence, int64_t num_tokens, int64_t* prefill_budget) {
+  if (sequence->num_uncomputed() > 1) *prefill_budget -= num_tokens;
+  plan_.push_back({.sequence = sequence,
+                   .first_position = sequence->num_computed,
+                   .num_tokens = num_tokens,
+                   .samples = num_tokens == sequence->num_uncomputed()});
+}
+
+bool Scheduler::ReserveBlocks(Sequence* sequence, int64_t num_tokens) {
+  const int64_t missing =
+      blocks_.BlocksFor(num_tokens) - static_cast<int64_t>(sequence->block_table.size());
+  if (missing > blocks_.num_available()) return false;
+  for (int64_t i = 0; i < missing; ++i) sequence->block_table.push_back(*blocks_.Allocate());
+  return true;
+}
+
+void Scheduler::ReleaseBlocks(Sequence* sequence) {
+  // Back to front: of a shared prompt the end is given up before what it continues.
+  for (auto it = sequence->block_table.rbegin(); it != sequence->block_table.rend(); ++it) {
+    blocks_.Release(*it);
+  }
+  sequence->block_table.clear();
+  sequence->num_computed = 0;
+  sequence->num_published_blocks = 0;
+  sequence->prefix_serial = BlockAllocator::kNoPrefix;
+}
+
+void Scheduler::PreemptLastStarted() {
+  std::unique_ptr<Sequence> sequence = std::move(running_.back());
+  running_.pop_back();
+  ReleaseBlocks(sequence.get());
+  ++sequence->num_preemptions;
+  ++num_preemptions_;
+  waiting_.Push(std::move(sequence));
+}
+
+bool Scheduler::PrefixIsBeingComputed(const Sequence& sequence, size_t num_matched_blocks) const {
+  const int64_t end = static_cast<int64_t>(num_matched_blocks + 1) * options_.block_size;
+  if (end > sequence.prompt_len() - 1) return false;
+  for (const auto& other : running_) {
+    if (other->num_computed >= other->prompt_len() || other->prompt_len() < end) continue;
+    if (std::equal(sequence.tokens.begin(), sequence.tokens.begin() + end, other->tokens.begin())) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void Scheduler::PublishPromptBlocks(Sequence* sequence) {
+  const int64_t computed = std::min(sequence->num_computed, sequence->prompt_len());
+  while ((sequence->num_published_blocks + 1) * options_.block_size <= computed) {
+    const int64_t index = sequence->num_published_blocks++;
+    sequence->prefix_serial = blocks_.Publish(
+        sequence->block_table[index], sequence->prefix_serial,
+        std::span(sequence->tokens).subspan(index * options_.block_size, options_.block_size));
+  }
+}
+
+void Scheduler::CompleteStep(std::span<const int32_t> sampled, absl::Duration now) {
+  const int64_t batch_size = static_cast<int64_t>(sampled.size());
+  size_t next_sampled = 0;
+  std::vector<const Sequence*> done;
+  for (const Chunk& chunk : plan_) {
+    Sequence* sequence = chunk.sequence;
+    sequence->num_computed += chunk.num_tokens;
+    PublishPromptBlocks(sequence);
+    if (!chunk.samples) continue;
+    ASSAY_CHECK(next_sampled < sampled.size(), "{} sampled tokens", sampled.size());
+    if (!sequence->first_token_time) sequence->first_token_time = now;
+    ++sequence->num_decode_steps;
+    sequence->sum_of_batch_sizes += batch_size;
+    FinishReason reason;
+    if (AppendToken(sequence, sampled[next_sampled++], &reason)) {
+      Finish(*sequence, reason, now);
+      ReleaseBlocks(sequence);
+      done.push_back(sequence);
+    }
+  }
+  plan_.clear();
+  std::erase_if(running_, [&](const std::unique_ptr<Sequence>& sequence) {
+    return std::find(done.begin(), done.end(), sequence.get()) != done.end();
+  });
+}
+
+bool Scheduler::AppendToken(Sequence* sequence, int32_t token, FinishReason* reason) {
+  const GenerationRequest& request = sequence->request;
+  sequence->tokens.push_back(token);
+  ++num_output_tokens_;
+  const bool is_stop =
+      std::find(request.stop_ids.begin(), request.stop_ids.end(), token) != request.stop_ids.end();
+  if (is_stop) {
+    *reason = FinishReason::kStop;
+    return true;
+  }
+  const int64_t before = sequence->num_tokens();
+  const int64_t first_changed =
+      sequence->budget_forcing.Apply(sequence->prompt_len(), &sequence->tokens);
+  // What was taken back is recomputed over: keys and values beyond num_computed are overwritten.
+  sequence->num_computed = std::min(sequence->num_computed, first_changed);
+  num_output_tokens_ += sequence->num_tokens() - before;
+
+  const int64_t length_end = sequence->prompt_len() + request.max_new_tokens;
+  const int64_t end = std::min(length_end, options_.max_model_len);
+  if (sequence->num_tokens() < end) return false;
+  num_output_tokens_ -= sequence->num_tokens() - end;
+  sequence->tokens.resize(end);
+  *reason = end == length_end ? FinishReason::kLength : FinishReason::kContext;
+  return true;
+}
+
+void Scheduler::Finish(const Sequence& sequence, FinishReason reason, absl::Duration now) {
+  GenerationResult result;
+  result.id = sequence.request.id;
+  result.output_ids.assign(sequence.tokens.begin() + sequence.prompt_len(), sequence.tokens.end());
+  result.finish_reason = reason;
+  result.queue_time = *sequence.start_time - sequence.submit_time;
+  result.ttft = *sequence.first_token_time - sequence.submit_time;
+  result.e2e = now - sequence.submit_time;
+  result.mean_batch_size = static_cast<double>(sequence.sum_of_batch_sizes) /
+                           static_cast<double>(sequence.num_decode_steps);
+  result.num_preemptions = sequence.num_preemptions;
+  finished_.push_back(std::move(result));
+}
+
+std::vector<std::pair<int64_t, int64_t>> Scheduler::Progress() const {
+  std::vector<std::pair<int64_t, int64_t>> progress;
+  for (const auto& sequence : running_) {
+    progress.emplace_back(sequence->request.id, sequence->output_len());
+  }
+  return progress;
+}
+
+}  // namespace assay::engine

@@ -1,0 +1,113 @@
+// Which tokens go through the model in the next step: continuous batching with chunked prefill.
+//
+//   waiting --admitted: lane and blocks for its tokens--> running --finished--> result
+//      ^                                                    |
+//      +------------- preempted: blocks run out ------------+
+//
+// A step takes one token of every sequence that decodes, and up to prefill_chunk tokens of those
+// with more than one token to compute (prompts, preempted sequences, forced tokens). When blocks
+// run out, the sequence that started last gives its blocks back and is later computed anew from its
+// tokens; the one that started first is never preempted for another, and a single sequence of
+// max_model_len always fits, so something always advances.
+//
+// Backend-neutral: it deals in block numbers and token ids. Nothing here may change what a sequence
+// yields. Not thread-safe.
+#pragma once
+
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/kv/block_allocator.h"
+#include "engine/scheduler/request.h"
+#include "engine/scheduler/sequence.h"
+#include "engine/scheduler/waiting_queue.h"
+
+namespace assay::engine {
+
+class Scheduler {
+ public:
+  struct Options {
+    int max_num_seqs = 64;
+    int64_t max_model_len = 0;
+    int prefill_chunk = 256;
+    int64_t vocab_size = 0;
+    int64_t num_blocks = 0;  // at least those of max_model_len tokens
+    int block_size = 16;
+  };
+
+  // A run of a sequence's tokens to be computed in a step.
+  struct Chunk {
+    Sequence* sequence = nullptr;
+    int64_t first_position = 0;
+    int64_t num_tokens = 0;
+    bool samples = false;  // reaches the end of the sequence: its last row yields a token
+  };
+
+  explicit Scheduler(const Options& options);
+
+  // A request that can never run becomes a result of the next TakeFinished.
+  void Submit(GenerationRequest request, absl::Duration now);
+  // False when there is no such request.
+  bool Cancel(int64_t id);
+
+  // Plans a step. Empty only when nothing runs or waits. The chunks stay valid until CompleteStep;
+  // their sequences' block tables cover them.
+  std::span<const Chunk> PlanStep(absl::Duration now);
+
+  // The planned step was computed; `sampled` holds a token for each chunk that samples, in order.
+  void CompleteStep(std::span<const int32_t> sampled, absl::Duration now);
+
+  // What finished or was rejected since the last call.
+  std::vector<GenerationResult> TakeFinished() { return std::exchange(finished_, {}); }
+
+  bool idle() const { return running_.empty() && waiting_.empty() && finished_.empty(); }
+  int num_running() const { return static_cast<int>(running_.size()); }
+  int num_waiting() const { return waiting_.size(); }
+  int64_t num_preemptions() const { return num_preemptions_; }
+  // Of sequences at their first computation; shared prompt blocks count as if computed.
+  int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
+  int64_t num_output_tokens() const { return num_output_tokens_; }
+  const BlockAllocator& blocks() const { return blocks_; }
+  // {id, output tokens} of the running sequences.
+  std::vector<std::pair<int64_t, int64_t>> Progress() const;
+
+ private:
+  // Why the request can never run; empty when it can.
+  std::string WhyRejected(const GenerationRequest& request) const;
+
+  void PlanRunning(int64_t* prefill_budget);
+  void AdmitWaiting(int64_t* prefill_budget, absl::Duration now);
+  void PlanChunk(Sequence* sequence, int64_t num_tokens, int64_t* prefill_budget);
+
+  // Extends the block table to cover num_tokens; false (and no change) when blocks lack.
+  bool ReserveBlocks(Sequence* sequence, int64_t num_tokens);
+  // Gives the blocks back; the sequence is to be computed from its first token.
+  void ReleaseBlocks(Sequence* sequence);
+  void PreemptLastStarted();
+  // Another sequence is computing a prompt block that this one could share next step.
+  bool PrefixIsBeingComputed(const Sequence& sequence, size_t num_matched_blocks) const;
+  void PublishPromptBlocks(Sequence* sequence);
+
+  // Appends a sampled token; true when the sequence is finished, with the reason.
+  bool AppendToken(Sequence* sequence, int32_t token, FinishReason* reason);
+  void Finish(const Sequence& sequence, FinishReason reason, absl::Duration now);
+
+  const Options options_;
+  BlockAllocator blocks_;
+  WaitingQueue waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // by start_order
+  std::vector<Chunk> plan_;
+  std::vector<GenerationResult> finished_;
+  int64_t next_order_ = 0;
+  int64_t num_preemptions_ = 0;
+  int64_t num_prompt_tokens_ = 0;
+  int64_t num_output_tokens_ = 0;
+};
+
+}  // namespace assay::engine
