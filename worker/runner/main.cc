@@ -1,0 +1,127 @@
+// assay-runner: the process that holds a model. `serve` is the agent's child; the other verbs are
+// for people, who reach them through `assay`.
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "base/exit_codes.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "worker/runner/serve.h"
+#include "worker/runner/verbs.h"
+
+namespace assay::worker {
+namespace {
+
+// Frames have standard output to themselves: whatever else would print there goes to stderr.
+int ServeOnStandardStreams() {
+  const int out = ::dup(STDOUT_FILENO);
+  if (out < 0 || ::dup2(STDERR_FILENO, STDOUT_FILENO) < 0) return kExitFailure;
+  ::signal(SIGPIPE, SIG_IGN);
+  const int exit_code = ServeRunner(STDIN_FILENO, out);
+  // A reader thread may still be waiting for input: leave without tearing down under it.
+  spdlog::shutdown();
+  ::_exit(exit_code);
+}
+
+void AddThreads(CLI::App* verb, int* num_threads) {
+  verb->add_option("--threads", *num_threads, "threads of the engine")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+}
+
+CLI::App* AddGenerate(CLI::App* app, GenerateArguments* arguments) {
+  CLI::App* verb = app->add_subcommand("generate", "answer one prompt");
+  verb->add_option("MODEL", arguments->model_dir, "model or artifact folder")->required();
+  verb->add_option("PROMPT", arguments->prompt, "the user's turn")->required();
+  verb->add_option("--system", arguments->system, "a system turn before it");
+  verb->add_flag("--raw", arguments->raw, "the prompt as it stands, without the chat template");
+  verb->add_flag("--json", arguments->json, "one object with text, ids, counts and timings");
+  verb->add_option("--max-tokens", arguments->max_tokens, "most new tokens")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->capture_default_str();
+  verb->add_option("--max-model-len", arguments->max_model_len,
+                   "prompt plus answer; 0 takes the model's limit")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  verb->add_option("--temperature", arguments->temperature, "0 is greedy")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  verb->add_option("--top-p", arguments->top_p, "1 is off")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  verb->add_option("--top-k", arguments->top_k, "0 is off")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb->add_option("--seed", arguments->seed, "equal seeds give equal answers")
+      ->capture_default_str();
+  AddThreads(verb, &arguments->num_threads);
+  return verb;
+}
+
+CLI::App* AddQuantize(CLI::App* app, QuantizeVerbArguments* arguments) {
+  CLI::App* verb = app->add_subcommand("quantize", "make a quantized model");
+  verb->add_option("MODEL", arguments->model_dir, "model folder")->required();
+  verb->add_option("--method", arguments->method, "rtn, kvquant_star, quarot, ...")->required();
+  verb->add_option("--bits", arguments->bits, "weights-activations-cache, as 4-16-16");
+  verb->add_option("--weight-bits", arguments->weight_bits)->check(CLI::Range(1, 16));
+  verb->add_option("--activation-bits", arguments->activation_bits)->check(CLI::Range(1, 16));
+  verb->add_option("--kv-bits", arguments->kv_bits)->check(CLI::Range(1, 16));
+  verb->add_option("--group-size", arguments->group_size,
+                   "input columns per scale; -1 per channel, 0 the method's default");
+  verb->add_flag("--symmetric", arguments->symmetric, "no zero points");
+  verb->add_flag("--pre-bias", arguments->pre_bias, "kvquant_star: keys before their bias");
+  verb->add_option("--virtual-shards", arguments->virtual_shards, "quantize as if run on T GPUs")
+      ->check(CLI::Range(1, 64));
+  verb->add_option("--calibration", arguments->calibration_file,
+                   "JSON lines {\"question\", \"response\"} or {\"text\"}");
+  verb->add_option("--out", arguments->output_dir, "the artifact folder; must not exist")
+      ->required();
+  AddThreads(verb, &arguments->num_threads);
+  return verb;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Runs and quantizes models.");
+  app.name("assay-runner");
+  app.set_version_flag("--version", Version());
+  app.require_subcommand(1);
+  CLI::App* serve = app.add_subcommand("serve", "take commands on stdin (the agent)");
+  GenerateArguments generate_arguments;
+  CLI::App* generate = AddGenerate(&app, &generate_arguments);
+  QuantizeVerbArguments quantize_arguments;
+  CLI::App* quantize = AddQuantize(&app, &quantize_arguments);
+
+  std::string model_dir;
+  bool add_special_tokens = false;
+  int num_threads = 1;
+  CLI::App* tokenize =
+      app.add_subcommand("tokenize", "JSON lines {\"text\"} on stdin, {\"ids\"} on stdout");
+  tokenize->add_option("MODEL", model_dir, "folder with the tokenizer's files")->required();
+  tokenize->add_flag("--special", add_special_tokens, "add BOS and the like");
+  CLI::App* score =
+      app.add_subcommand("score", "JSON lines {\"ids\"} on stdin, {\"target_logprobs\"} on stdout");
+  score->add_option("MODEL", model_dir, "model or artifact folder")->required();
+  AddThreads(score, &num_threads);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "assay-runner: " << error.what() << "\n";
+    return kExitUsage;
+  }
+  InitLogging("assay-runner", *serve ? "info" : "error");
+  if (*serve) return ServeOnStandardStreams();
+  std::ios::sync_with_stdio(false);
+  if (*generate) return Generate(generate_arguments, std::cout);
+  if (*quantize) return QuantizeVerb(quantize_arguments, std::cout);
+  if (*tokenize) return Tokenize(model_dir, add_special_tokens, std::cin, std::cout);
+  return Score(model_dir, num_threads, std::cin, std::cout);
+}
+
+}  // namespace
+}  // namespace assay::worker
+
+int main(int argc, char** argv) { return assay::worker::Main(argc, argv); }

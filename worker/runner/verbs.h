@@ -1,0 +1,56 @@
+// What people use the runner for directly; `assay generate` and its like exec it. Each function
+// returns the exit code and says errors in one line on stderr.
+#pragma once
+
+#include <cstdint>
+#include <iosfwd>
+#include <string>
+
+namespace assay::worker {
+
+struct GenerateArguments {
+  std::string model_dir;
+  std::string prompt;
+  std::string system;
+  bool raw = false;  // the prompt as it stands, without the chat template
+  bool json = false;
+  int64_t max_tokens = 1024;
+  int64_t max_model_len = 0;
+  double temperature = 0.6;
+  double top_p = 0.95;
+  int top_k = 0;
+  uint64_t seed = 0;
+  int num_threads = 1;
+};
+
+// The answer as it comes, or one JSON object with text, ids, counts and timings at the end.
+int Generate(const GenerateArguments& arguments, std::ostream& out);
+
+// {"text"} in, {"ids"} out, line by line. Needs the tokenizer's files alone. The first bad line
+// ends it and is named.
+int Tokenize(const std::string& model_dir, bool add_special_tokens, std::istream& in,
+             std::ostream& out);
+
+// {"ids"} in, {"target_logprobs"} out: of each id but the first, given those before it.
+int Score(const std::string& model_dir, int num_threads, std::istream& in, std::ostream& out);
+
+struct QuantizeVerbArguments {
+  std::string model_dir;
+  std::string method;
+  std::string bits;     // "W-A-KV"; else from the three below
+  int weight_bits = 0;  // 0: 16
+  int activation_bits = 0;
+  int kv_bits = 0;
+  int group_size = 0;
+  bool symmetric = false;
+  bool pre_bias = false;
+  int virtual_shards = 1;
+  std::string calibration_file;
+  std::string output_dir;
+  int num_threads = 1;
+};
+
+// Writes an artifact folder. Exit code 73 when the output exists.
+int QuantizeVerb(const QuantizeVerbArguments& arguments, std::ostream& out);
+
+}  // namespace assay::worker
