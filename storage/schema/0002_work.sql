@@ -51,6 +51,7 @@ CREATE TABLE unit(
   CHECK((state = 3) = (sample_id IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX unit_leased ON unit(lease_id) WHERE state = 2;
+CREATE INDEX unit_quarantined ON unit(cell_id, item_index, repeat) WHERE state = 4;
 
 -- Grants that did not bring their unit's sample. A late answer that is kept after all takes its row
 -- away again.

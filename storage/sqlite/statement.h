@@ -29,6 +29,11 @@ struct Blob {
   std::string_view bytes;
 };
 
+// An id that is NULL in the table when it is 0 in the struct.
+struct NullIfZero {
+  int64_t value;
+};
+
 class Statement {
  public:
   ~Statement();  // resets it and gives it back to the cache
@@ -68,6 +73,8 @@ class Statement {
       BindInteger(index, static_cast<int64_t>(value));  // uint64_t keeps its bits
     } else if constexpr (std::is_floating_point_v<T>) {
       BindReal(index, value);
+    } else if constexpr (std::is_same_v<T, NullIfZero>) {
+      value.value == 0 ? BindNull(index) : BindInteger(index, value.value);
     } else if constexpr (std::is_same_v<T, Blob>) {
       BindBlob(index, value.bytes);
     } else {

@@ -18,6 +18,11 @@ Transaction::~Transaction() {
 
 absl::Status Transaction::Commit() {
   ASSAY_CHECK(connection_ != nullptr, "the transaction is over");
+  if (!connection_->in_transaction()) {
+    const std::string& path = connection_->path();
+    connection_ = nullptr;
+    return Unavailable("{}: an earlier error undid the transaction; try again", path);
+  }
   absl::Status status = connection_->Run("COMMIT");
   if (!status.ok()) {
     Rollback();

@@ -5,7 +5,8 @@
 // Begin() ... any number of calls ... Commit(). Every method that writes needs an open transaction
 // (ASSAY_CHECK). Nothing is durable, and nothing may be answered to anybody, before Commit() is OK.
 // A call that returns an error may have done part of its work: roll back then, except where its
-// comment says that nothing was changed.
+// comment says that nothing was changed. A full disk undoes the whole transaction by itself; later
+// calls and Commit() then say UNAVAILABLE.
 //
 // Epochs: a unit's row appears with its first grant, and every grant raises its epoch. A sample or
 // a failure report counts only under the current epoch. The end of a lease does not raise it, so a
@@ -43,6 +44,7 @@ namespace assay::storage {
 namespace sqlite {
 class Connection;
 class DatabaseLock;
+class Transaction;
 }  // namespace sqlite
 
 // How an attempt ended that did not bring the unit's sample.
@@ -152,6 +154,7 @@ class ControlStore {
   // One guarded INSERT decides: kAccepted when the epoch is current, the unit is not done and some
   // sweep that is not cancelled wants it (the unit is done then, whatever state it was in);
   // kDuplicate when this very attempt's sample is stored; kFenced otherwise. Stores `grade` too.
+  // Run CheckSample first (check_sample.h): a value out of range here is FAILED_PRECONDITION.
   absl::StatusOr<InsertedSample> InsertSample(const SampleRecord& sample, int64_t time_us);
 
   // A further grade of a stored sample; the newest is the one that counts. NOT_FOUND.
@@ -167,7 +170,7 @@ class ControlStore {
   absl::StatusOr<JobRecord> InsertJob(JobKind kind, int64_t artifact_id, int64_t time_us);
   // Returns the new epoch. FAILED_PRECONDITION when it is not queued.
   absl::StatusOr<int64_t> GrantJob(int64_t job_id, const std::string& worker_id,
-                                   const std::string& incarnation, int64_t time_us);
+                                   const std::string& incarnation);
   // The next three return FAILED_PRECONDITION, with nothing changed, when the job's epoch has moved
   // on or it is done.
   absl::Status CompleteJob(int64_t job_id, int64_t epoch, int64_t duration_us, int64_t time_us);
@@ -175,9 +178,10 @@ class ControlStore {
   // `infrastructure`. Returns num_failures.
   absl::StatusOr<int32_t> FailJob(int64_t job_id, int64_t epoch, const std::string& error,
                                   bool infrastructure, bool give_up, int64_t time_us);
-  absl::Status ReleaseJob(int64_t job_id, int64_t epoch, int64_t time_us);
-  // A failed job is queued again, its failures forgiven. Fine when it is not failed.
-  absl::Status RetryJob(int64_t job_id, int64_t time_us);
+  absl::Status ReleaseJob(int64_t job_id, int64_t epoch);
+  // A failed or done job is queued again (done: its artifact is lost), its failures forgiven. Fine
+  // when it is queued or leased.
+  absl::Status RetryJob(int64_t job_id);
   absl::Status SetArtifactState(int64_t artifact_id, ArtifactState state,
                                 const std::string& manifest_sha256);
 
@@ -212,10 +216,16 @@ class ControlStore {
   ControlStore(std::string path, std::unique_ptr<sqlite::DatabaseLock> lock,
                std::unique_ptr<sqlite::Connection> connection, bool was_unclean);
 
+  // The connection, for a method that writes: UNAVAILABLE when an error undid the transaction.
+  absl::StatusOr<sqlite::Connection*> Writable();
+  absl::StatusOr<CellData> LoadCellData(int64_t cell_id);
+  absl::Status StoreGrade(int64_t sample_id, const GradeRecord& grade, int64_t time_us);
+
   const std::string path_;
   const std::unique_ptr<sqlite::DatabaseLock> lock_;  // outlives the connection
   const std::unique_ptr<sqlite::Connection> connection_;
   const bool was_unclean_;
+  std::unique_ptr<sqlite::Transaction> transaction_;  // null when none is open
 };
 
 }  // namespace assay::storage
