@@ -1,0 +1,154 @@
+// The percentile bootstrap, by counts instead of by items.
+//
+// A resample of n items is a multinomial draw over their distinct values, and its mean depends on
+// nothing else. Drops take few values: -1, 0 and 1 with one repeat, most of them 0. So a resample
+// costs two table look-ups (how many of the commonest value, how many of the next among the rest)
+// plus one draw for each item of a rarer value, where drawing every item would cost n: the same
+// distribution, measured at 20 times the speed on 500 items with 10 % flips.
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "coordinator/statistics/distributions.h"
+#include "coordinator/statistics/random.h"
+#include "coordinator/statistics/statistics.h"
+
+namespace assay::statistics {
+namespace {
+
+// Draws from Binomial(n, p) by inverting its distribution function, tabulated where it is not
+// negligible.
+class BinomialTable {
+ public:
+  BinomialTable(int64_t n, double p) {
+    if (n == 0 || p <= 0 || p >= 1) {
+      first_ = p >= 1 ? n : 0;
+      cumulative_ = {1.0};
+      return;
+    }
+    constexpr double kNegligible = 1e-18;
+    const auto size = static_cast<double>(n);
+    const auto mode = static_cast<int64_t>(p * (size + 1));
+    const double odds = p / (1 - p);
+    const double at_mode = std::exp(LogBinomial(n, mode) + static_cast<double>(mode) * std::log(p) +
+                                    static_cast<double>(n - mode) * std::log1p(-p));
+    std::vector<double> below;  // from the mode downwards
+    double mass = at_mode;
+    for (int64_t k = mode; k > 0 && mass > kNegligible; --k) {
+      mass *= static_cast<double>(k) / (static_cast<double>(n - k + 1) * odds);
+      below.push_back(mass);
+    }
+    first_ = mode - static_cast<int64_t>(below.size());
+    cumulative_.assign(below.rbegin(), below.rend());
+    mass = at_mode;
+    cumulative_.push_back(mass);
+    for (int64_t k = mode; k < n && mass > kNegligible; ++k) {
+      mass *= static_cast<double>(n - k) / static_cast<double>(k + 1) * odds;
+      cumulative_.push_back(mass);
+    }
+    double sum = 0;
+    for (double& value : cumulative_) value = sum += value;
+    for (double& value : cumulative_) value /= sum;
+    cumulative_.back() = 1;
+  }
+
+  int64_t Draw(Random* random) const {
+    const double u = random->Uniform();
+    return first_ +
+           (std::upper_bound(cumulative_.begin(), cumulative_.end(), u) - cumulative_.begin());
+  }
+
+ private:
+  int64_t first_ = 0;
+  std::vector<double> cumulative_;
+};
+
+// The means of resamples of the items.
+class Resampler {
+ public:
+  explicit Resampler(std::span<const double> items)
+      : num_items_(static_cast<int64_t>(items.size())) {
+    std::map<double, int64_t> counts;
+    for (const double item : items) ++counts[item];
+    std::vector<std::pair<int64_t, double>> by_count;
+    for (const auto& [value, count] : counts) by_count.emplace_back(count, value);
+    std::stable_sort(by_count.begin(), by_count.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+
+    commonest_ = by_count[0].second;
+    const int64_t num_others = num_items_ - by_count[0].first;
+    num_commonest_ =
+        std::make_unique<BinomialTable>(num_items_, Share(by_count[0].first, num_items_));
+    if (by_count.size() == 1) return;
+    second_ = by_count[1].second;
+    share_of_second_ = Share(by_count[1].first, num_others);
+    for (size_t i = 2; i < by_count.size(); ++i) {
+      rare_.insert(rare_.end(), static_cast<size_t>(by_count[i].first), by_count[i].second);
+    }
+  }
+
+  double Mean(Random* random) {
+    const int64_t commonest = num_commonest_->Draw(random);
+    double sum = commonest_ * static_cast<double>(commonest);
+    const int64_t others = num_items_ - commonest;
+    if (others > 0) {
+      const int64_t second = TableOfSecond(others).Draw(random);
+      sum += second_ * static_cast<double>(second);
+      for (int64_t i = second; i < others; ++i) {
+        sum += rare_[random->Below(static_cast<uint32_t>(rare_.size()))];
+      }
+    }
+    return sum / static_cast<double>(num_items_);
+  }
+
+ private:
+  static double Share(int64_t part, int64_t whole) {
+    return static_cast<double>(part) / static_cast<double>(whole);
+  }
+
+  const BinomialTable& TableOfSecond(int64_t num_others) {
+    std::unique_ptr<BinomialTable>& table = second_tables_[num_others];
+    if (table == nullptr) table = std::make_unique<BinomialTable>(num_others, share_of_second_);
+    return *table;
+  }
+
+  const int64_t num_items_;
+  double commonest_ = 0;
+  double second_ = 0;
+  double share_of_second_ = 0;  // among those that are not the commonest
+  std::vector<double> rare_;
+  std::unique_ptr<BinomialTable> num_commonest_;
+  std::unordered_map<int64_t, std::unique_ptr<BinomialTable>> second_tables_;
+};
+
+// Linear interpolation between order statistics, as numpy.percentile. Reorders the values.
+double Percentile(std::vector<double>* values, double fraction) {
+  const double position = fraction * static_cast<double>(values->size() - 1);
+  const auto below = static_cast<size_t>(position);
+  const auto at = values->begin() + static_cast<std::ptrdiff_t>(below);
+  std::nth_element(values->begin(), at, values->end());
+  const double low = *at;
+  if (below + 1 == values->size()) return low;
+  const double high = *std::min_element(at + 1, values->end());
+  return low + (position - static_cast<double>(below)) * (high - low);
+}
+
+}  // namespace
+
+Interval BootstrapMean(std::span<const double> items, double confidence, int num_resamples,
+                       uint64_t seed) {
+  Resampler resampler(items);
+  Random random(seed);
+  std::vector<double> means(static_cast<size_t>(num_resamples));
+  for (double& mean : means) mean = resampler.Mean(&random);
+  const double tail = (1 - confidence) / 2;
+  const double low = Percentile(&means, tail);
+  return {low, Percentile(&means, 1 - tail)};
+}
+
+}  // namespace assay::statistics
