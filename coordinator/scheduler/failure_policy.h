@@ -1,0 +1,39 @@
+// When a failing unit, job or worker is believed to be at fault. Pure functions.
+//
+// A crash fails every unit that was being generated, and only one of them may be the cause: so each
+// is suspect and goes out again alone on an otherwise empty slot. A unit that fails on two distinct
+// worker incarnations is poison; so is one that failed alone three times on the only worker there
+// is, or a fleet of one would repeat it for ever.
+#pragma once
+
+#include <absl/time/time.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace assay::coordinator {
+
+inline constexpr int32_t kPoisonIncarnations = 2;
+inline constexpr int32_t kPoisonFailuresAlone = 3;
+inline constexpr int32_t kJobInfrastructureRetries = 3;
+
+// `num_failures_alone` counts failures during which nothing else ran on the slot.
+inline bool IsPoison(int32_t num_distinct_incarnations, int32_t num_failures_alone) {
+  return num_distinct_incarnations >= kPoisonIncarnations ||
+         num_failures_alone >= kPoisonFailuresAlone;
+}
+
+// A job that fails by its own error fails the same way everywhere; the machine's faults are
+// retried.
+inline bool GiveUpJob(bool infrastructure, int32_t num_infrastructure_failures) {
+  return !infrastructure || num_infrastructure_failures > kJobInfrastructureRetries;
+}
+
+// How long a worker gets nothing of a model that it could not run: 1 s, doubling to 5 min. A sample
+// stored from it ends the count.
+inline absl::Duration BlockFor(int32_t num_failures_in_a_row) {
+  return std::min(absl::Seconds(1) * (1 << std::min(num_failures_in_a_row - 1, 9)),
+                  absl::Minutes(5));
+}
+
+}  // namespace assay::coordinator
