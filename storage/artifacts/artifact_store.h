@@ -14,6 +14,7 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -30,6 +31,9 @@ class ArtifactStore {
  public:
   // Makes `root` when it is missing.
   static absl::StatusOr<std::unique_ptr<ArtifactStore>> Open(const std::string& root);
+  ~ArtifactStore();
+  ArtifactStore(const ArtifactStore&) = delete;
+  ArtifactStore& operator=(const ArtifactStore&) = delete;
 
   // Where the artifact is or would be. `key` must be a content key (64 lower-case hexadecimal
   // digits; ASSAY_CHECK: check what comes from the wire with IsArtifactKey).
@@ -38,7 +42,8 @@ class ArtifactStore {
   // As recorded when it was published; NOT_FOUND.
   absl::StatusOr<Manifest> ReadManifest(const std::string& key) const;
 
-  // A new empty folder on the same file system, for whoever makes an artifact and publishes it.
+  // A new empty folder on the same file system, for whoever makes an artifact and publishes it, or
+  // removes it.
   absl::StatusOr<std::string> MakeWorkFolder();
 
   // Moves `dir` (from MakeWorkFolder, or on the same file system) to its key, after hashing it and
@@ -73,40 +78,19 @@ class ArtifactStore {
   friend class ArtifactUpload;
   explicit ArtifactStore(std::string root) : root_(std::move(root)) {}
 
+  std::string incoming() const { return root_ + "/.incoming"; }
+  void SweepIncoming();
+  // Puts a complete and synced folder under its key; `manifest` is of its files.
+  absl::StatusOr<Manifest> Install(const std::string& dir, const std::string& key,
+                                   const Manifest& manifest);
+  // Removes a folder of MakeWorkFolder and lets go of its lock.
+  void Discard(const std::string& dir);
+
   const std::string root_;
+  std::mutex mutex_;
+  std::map<std::string, int> lock_fds_;  // of work folders, by path; guarded by mutex_
 };
 
 bool IsArtifactKey(std::string_view key);
-
-// An artifact on its way in. Chunks come per file in order; a file's hash is checked at its end and
-// the whole is published by Finish. Dropping the upload removes what came. Not thread-safe; must
-// not outlive its store.
-class ArtifactUpload {
- public:
-  ~ArtifactUpload();
-  ArtifactUpload(const ArtifactUpload&) = delete;
-  ArtifactUpload& operator=(const ArtifactUpload&) = delete;
-
-  // INVALID_ARGUMENT when the chunk is not the next one or goes beyond the file's size; DATA_LOSS
-  // when the file is complete and its hash differs. The upload is over then.
-  absl::Status Append(int file_index, int64_t offset, std::string_view data);
-  // Publishes. INVALID_ARGUMENT when bytes are missing.
-  absl::Status Finish();
-
- private:
-  friend class ArtifactStore;
-  struct OpenFile;
-  ArtifactUpload(ArtifactStore* store, std::string key, Manifest manifest, std::string dir);
-
-  absl::Status OpenNext();
-  absl::Status CloseCurrent();
-
-  ArtifactStore* const store_;
-  const std::string key_;
-  const Manifest manifest_;
-  std::string dir_;                 // empty once published
-  std::unique_ptr<OpenFile> file_;  // the one being written
-  int file_index_ = -1;
-};
 
 }  // namespace assay::storage

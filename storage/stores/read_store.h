@@ -26,6 +26,7 @@ namespace assay::storage {
 
 namespace sqlite {
 class Connection;
+class Transaction;
 }  // namespace sqlite
 
 class ReadStore {
@@ -38,18 +39,20 @@ class ReadStore {
   ReadStore& operator=(const ReadStore&) = delete;
 
   // While it lives, every call sees the state of the first call after its making. Must not outlive
-  // the store; not nested.
+  // the store; one at a time.
   class Snapshot {
    public:
-    explicit Snapshot(ReadStore* store) : store_(store) {}
-    Snapshot(Snapshot&& other) noexcept : store_(other.store_) { other.store_ = nullptr; }
+    Snapshot(Snapshot&&) noexcept;
     Snapshot(const Snapshot&) = delete;
     Snapshot& operator=(const Snapshot&) = delete;
     Snapshot& operator=(Snapshot&&) = delete;
     ~Snapshot();
 
    private:
-    ReadStore* store_;
+    friend class ReadStore;
+    explicit Snapshot(std::unique_ptr<sqlite::Transaction> transaction);
+
+    std::unique_ptr<sqlite::Transaction> transaction_;
   };
   absl::StatusOr<Snapshot> TakeSnapshot();
 
