@@ -1,0 +1,253 @@
+#include "engine/scheduler/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <vector>
+
+namespace assay::engine {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int kBlockSize = 16;
+
+// Plays the model: a sequence's next token is 1000 + its length, and every token that a chunk is
+// about to read must have been computed into the block that the table names.
+class SchedulerTest : public ::testing::Test {
+ protected:
+  void Make(Scheduler::Options options) {
+    options.vocab_size = 100000;
+    options.block_size = kBlockSize;
+    scheduler_ = std::make_unique<Scheduler>(options);
+  }
+
+  static GenerationRequest Request(int64_t id, int prompt_len, int max_new_tokens,
+                                   int first_token = -1) {
+    GenerationRequest request;
+    request.id = id;
+    for (int i = 0; i < prompt_len; ++i) {
+      request.prompt_ids.push_back(
+          (first_token < 0 ? 200 * (static_cast<int>(id) + 1) : first_token) + i);
+    }
+    request.max_new_tokens = max_new_tokens;
+    return request;
+  }
+
+  void Submit(GenerationRequest request) { scheduler_->Submit(std::move(request), now_); }
+
+  // One step; returns the ids of the planned sequences.
+  std::vector<int64_t> Step() {
+    const auto plan = scheduler_->PlanStep(now_);
+    std::vector<int64_t> ids;
+    std::vector<int32_t> sampled;
+    for (const Scheduler::Chunk& chunk : plan) {
+      const Sequence& sequence = *chunk.sequence;
+      ids.push_back(sequence.request.id);
+      EXPECT_GE(static_cast<int64_t>(sequence.block_table.size()) * kBlockSize,
+                chunk.first_position + chunk.num_tokens);
+      for (int64_t t = 0; t < chunk.first_position + chunk.num_tokens; ++t) {
+        const std::pair<int32_t, int64_t> slot = {sequence.block_table[t / kBlockSize],
+                                                  t % kBlockSize};
+        if (t >= chunk.first_position) cache_[slot] = sequence.tokens[t];
+        EXPECT_EQ(cache_[slot], sequence.tokens[t]) << "sequence " << ids.back() << " token " << t;
+      }
+      num_computed_ += chunk.num_tokens;
+      if (chunk.samples) sampled.push_back(1000 + static_cast<int32_t>(sequence.num_tokens()));
+    }
+    now_ += absl::Seconds(1);
+    scheduler_->CompleteStep(sampled, now_);
+    for (GenerationResult& result : scheduler_->TakeFinished()) {
+      results_[result.id] = std::move(result);
+    }
+    return ids;
+  }
+
+  void RunToEnd() {
+    for (int steps = 0; !scheduler_->idle(); ++steps) {
+      ASSERT_LT(steps, 100000) << "nothing advances";
+      ASSERT_FALSE(Step().empty() && !scheduler_->idle());
+    }
+  }
+
+  std::unique_ptr<Scheduler> scheduler_;
+  std::map<std::pair<int32_t, int64_t>, int32_t> cache_;
+  std::map<int64_t, GenerationResult> results_;
+  absl::Duration now_ = absl::Seconds(100);
+  int64_t num_computed_ = 0;
+};
+
+TEST_F(SchedulerTest, LongestExpectedGoesFirstAndEqualsInOrderOfSubmission) {
+  Make({.max_num_seqs = 1, .max_model_len = 64, .num_blocks = 8});
+  for (const auto& [id, expected] : {std::pair{0, 5}, {1, 9}, {2, 5}, {3, 0}}) {
+    GenerationRequest request = Request(id, 4, 1);
+    request.expected_tokens = expected;
+    Submit(request);
+  }
+  std::vector<int64_t> order;
+  while (!scheduler_->idle()) order.push_back(Step().at(0));
+  EXPECT_THAT(order, ElementsAre(1, 0, 2, 3));
+}
+
+TEST_F(SchedulerTest, PromptsAreCutIntoChunksWhileOthersDecode) {
+  Make({.max_num_seqs = 4, .max_model_len = 200, .prefill_chunk = 32, .num_blocks = 40});
+  Submit(Request(0, 10, 50));
+  EXPECT_THAT(Step(), ElementsAre(0));
+  Submit(Request(1, 80, 2));
+  for (int i = 0; i < 3; ++i) EXPECT_THAT(Step(), ElementsAre(0, 1));
+  EXPECT_THAT(scheduler_->Progress(),
+              ElementsAre(std::pair<int64_t, int64_t>(0, 4), std::pair<int64_t, int64_t>(1, 1)));
+  RunToEnd();
+  EXPECT_EQ(results_[1].output_ids, (std::vector<int32_t>{1080, 1081}));
+}
+
+TEST_F(SchedulerTest, TimesRunFromSubmission) {
+  Make({.max_num_seqs = 1, .max_model_len = 64, .num_blocks = 8});
+  Submit(Request(0, 4, 3));
+  Submit(Request(1, 4, 2));
+  RunToEnd();
+  EXPECT_EQ(results_[1].queue_time, absl::Seconds(3));
+  EXPECT_EQ(results_[1].ttft, absl::Seconds(4));
+  EXPECT_EQ(results_[1].e2e, absl::Seconds(5));
+  EXPECT_EQ(results_[1].mean_batch_size, 1);
+}
+
+TEST_F(SchedulerTest, WhoStartedLastIsPreemptedAndYieldsTheSameTokens) {
+  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14});
+  for (int id = 0; id < 8; ++id) Submit(Request(id, 20, 70));
+  RunToEnd();
+  EXPECT_GT(scheduler_->num_preemptions(), 0);
+  EXPECT_EQ(results_[0].num_preemptions, 0);
+  for (int id = 0; id < 8; ++id) {
+    ASSERT_EQ(results_[id].output_ids.size(), 70u);
+    for (int i = 0; i < 70; ++i) EXPECT_EQ(results_[id].output_ids[i], 1020 + i);
+  }
+  EXPECT_EQ(scheduler_->blocks().num_used(), 0);
+}
+
+TEST_F(SchedulerTest, ACacheOfOneSequenceServesManyOneByOne) {
+  Make({.max_num_seqs = 8, .max_model_len = 96, .prefill_chunk = 8, .num_blocks = 6});
+  for (int id = 0; id < 20; ++id) Submit(Request(id, 40, 56));
+  RunToEnd();
+  EXPECT_EQ(results_.size(), 20u);
+  for (const auto& [id, result] : results_) EXPECT_EQ(result.output_ids.size(), 56u);
+}
+
+TEST_F(SchedulerTest, RepeatsOfAPromptComputeItsFullBlocksOnce) {
+  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 64});
+  for (int id = 0; id < 4; ++id) Submit(Request(id, 50, 2, /*first_token=*/7));
+  EXPECT_THAT(Step(), ElementsAre(0)) << "the others wait for what is being computed";
+  EXPECT_THAT(Step(), ElementsAre(0, 1, 2, 3));
+  RunToEnd();
+  // 50 once, and 2 behind the three shared blocks; then a decode step each.
+  EXPECT_EQ(num_computed_, 50 + 3 * 2 + 4);
+}
+
+TEST_F(SchedulerTest, APromptOfWholeBlocksStillComputesItsLastToken) {
+  Make({.max_num_seqs = 1, .max_model_len = 100, .num_blocks = 64});
+  Submit(Request(0, 48, 1, 7));
+  Submit(Request(1, 48, 1, 7));
+  RunToEnd();
+  EXPECT_EQ(num_computed_, 48 + 16);
+}
+
+TEST_F(SchedulerTest, SharingSurvivesPreemption) {
+  Make({.max_num_seqs = 6, .max_model_len = 100, .num_blocks = 10});
+  for (int id = 0; id < 12; ++id) Submit(Request(id, 40, 50, 7 * (id % 2)));
+  RunToEnd();
+  EXPECT_GT(scheduler_->num_preemptions(), 0);
+  for (int id = 0; id < 12; ++id) EXPECT_EQ(results_[id].output_ids.size(), 50u);
+}
+
+TEST_F(SchedulerTest, AStopTokenEndsASequenceAndIsKept) {
+  Make({.max_num_seqs = 1, .max_model_len = 100, .num_blocks = 10});
+  GenerationRequest request = Request(0, 4, 50);
+  request.stop_ids = {9999, 1006};
+  Submit(request);
+  RunToEnd();
+  EXPECT_EQ(results_[0].output_ids, (std::vector<int32_t>{1004, 1005, 1006}));
+  EXPECT_EQ(results_[0].finish_reason, FinishReason::kStop);
+}
+
+TEST_F(SchedulerTest, TheContextLimitEndsASequence) {
+  Make({.max_num_seqs = 1, .max_model_len = 32, .num_blocks = 10});
+  Submit(Request(0, 30, 50));
+  Submit(Request(1, 30, 2));
+  RunToEnd();
+  EXPECT_EQ(results_[0].output_ids.size(), 2u);
+  EXPECT_EQ(results_[0].finish_reason, FinishReason::kContext);
+  EXPECT_EQ(results_[1].finish_reason, FinishReason::kLength);
+}
+
+TEST_F(SchedulerTest, ForcedTokensGoThroughTheModelAndAreCounted) {
+  Make({.max_num_seqs = 2, .max_model_len = 100, .num_blocks = 10});
+  GenerationRequest request = Request(0, 4, 12);
+  request.budget_forcing = {.max_thinking_tokens = 6,
+                            .num_extensions = 1,
+                            .extension_ids = {50, 51, 52},
+                            .end_of_thinking_ids = {1005, 1006},
+                            .forced_stop_ids = {60, 61}};
+  Submit(request);
+  RunToEnd();
+  // 1005 1006 are taken back after two steps; the budget cuts behind 1009.
+  EXPECT_EQ(results_[0].output_ids,
+            (std::vector<int32_t>{1004, 50, 51, 52, 1008, 1009, 60, 61, 1012, 1013, 1014, 1015}));
+  EXPECT_EQ(scheduler_->num_output_tokens(), 12);
+}
+
+TEST_F(SchedulerTest, ForcedTokensDoNotPassTheLengthLimit) {
+  Make({.max_num_seqs = 2, .max_model_len = 100, .num_blocks = 10});
+  GenerationRequest request = Request(0, 4, 4);
+  request.budget_forcing = {
+      .max_thinking_tokens = 3, .end_of_thinking_ids = {99}, .forced_stop_ids = {60, 61}};
+  Submit(request);
+  RunToEnd();
+  EXPECT_EQ(results_[0].output_ids, (std::vector<int32_t>{1004, 1005, 1006, 60}));
+  EXPECT_EQ(results_[0].finish_reason, FinishReason::kLength);
+}
+
+TEST_F(SchedulerTest, CancelDropsARequestWhereverItIs) {
+  Make({.max_num_seqs = 1, .max_model_len = 64, .num_blocks = 8});
+  Submit(Request(0, 4, 50));
+  Submit(Request(1, 4, 50));
+  Submit(Request(2, 0, 50));
+  Step();
+  EXPECT_TRUE(scheduler_->Cancel(0));
+  EXPECT_TRUE(scheduler_->Cancel(1));
+  EXPECT_FALSE(scheduler_->Cancel(0));
+  EXPECT_TRUE(scheduler_->idle());
+  EXPECT_EQ(scheduler_->blocks().num_used(), 0);
+}
+
+TEST_F(SchedulerTest, WhatCanNeverRunIsRejectedWithTheReason) {
+  Make({.max_num_seqs = 1, .max_model_len = 64, .num_blocks = 8});
+  const auto why = [&](GenerationRequest request) {
+    Submit(std::move(request));
+    const auto results = scheduler_->TakeFinished();
+    EXPECT_EQ(results.size(), 1u);
+    EXPECT_EQ(results.at(0).finish_reason, FinishReason::kRejected);
+    return results.at(0).error;
+  };
+  EXPECT_THAT(why(Request(0, 0, 1)), HasSubstr("prompt is empty"));
+  EXPECT_THAT(why(Request(0, 64, 1)), HasSubstr("max_model_len is 64"));
+  EXPECT_THAT(why(Request(0, 4, 0)), HasSubstr("max_new_tokens is 0"));
+  EXPECT_THAT(why(Request(0, 4, 1, 99998)), HasSubstr("100000 is not in the vocabulary"));
+
+  GenerationRequest request = Request(0, 4, 1);
+  request.sampling.top_p = 1.5f;
+  EXPECT_THAT(why(request), HasSubstr("top_p 1.5"));
+  request = Request(0, 4, 1);
+  request.budget_forcing.max_thinking_tokens = 10;
+  EXPECT_THAT(why(request), HasSubstr("end-of-thinking"));
+  request.budget_forcing.end_of_thinking_ids = {1};
+  request.budget_forcing.num_extensions = 1;
+  EXPECT_THAT(why(request), HasSubstr("tokens of the extension"));
+  request.budget_forcing.extension_ids = {-1};
+  EXPECT_THAT(why(request), HasSubstr("token id -1"));
+}
+
+}  // namespace
+}  // namespace assay::engine
