@@ -87,6 +87,12 @@ class Engine {
   // Tokens generated so far by each running request: {id, count}.
   virtual std::vector<std::pair<int64_t, int64_t>> progress() const = 0;
 
+  // The ids that a running request has yielded so far, for streaming; empty when it does not run.
+  virtual std::vector<int32_t> OutputIds(int64_t id) const {
+    (void)id;
+    return {};
+  }
+
   // Teacher forcing: logits [num_tokens, vocab_size] of a whole sequence in one pass. The observer
   // may be null. Uses none of the cache's running sequences.
   virtual absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
