@@ -1,5 +1,6 @@
-// Chat templates: the Jinja text of tokenizer_config.json, run by a small interpreter of the part of
-// Jinja that such templates use. Templates come from outside: depth, steps and output are bounded.
+// Chat templates: the Jinja text of tokenizer_config.json, run by a small interpreter of the part
+// of Jinja that such templates use. Templates come from outside: depth, steps and output are
+// bounded.
 #pragma once
 
 #include <absl/status/statusor.h>
@@ -11,15 +12,15 @@
 namespace assay::engine {
 
 struct ChatMessage {
-  std::string role;     // "system", "user", "assistant"
+  std::string role;  // "system", "user", "assistant"
   std::string content;
 };
 
 // Immutable once loaded; thread-safe.
 class ChatTemplate {
  public:
-  // `source` is Jinja; bos and eos are the variables bos_token and eos_token. INVALID_ARGUMENT gives
-  // line and column of what the interpreter does not know.
+  // `source` is Jinja; bos and eos are the variables bos_token and eos_token. INVALID_ARGUMENT
+  // gives line and column of what the interpreter does not know.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Parse(const std::string& source,
                                                              const std::string& bos_token,
                                                              const std::string& eos_token);
