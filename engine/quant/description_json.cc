@@ -285,6 +285,7 @@ std::string ToJson(const QuantDescription& description) {
 absl::StatusOr<QuantDescription> DescriptionFromJson(std::string_view text) {
   ASSAY_RETURN_IF_ERROR(CheckJson(text, kDescriptionFile, /*max_depth=*/8));
   const Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return InvalidArgument("description: not an object");
   QuantDescription description;
   ObjectReader reader(json, "description");
   int version = 0;
