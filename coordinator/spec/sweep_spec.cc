@@ -112,7 +112,8 @@ class SpecParser {
       return;
     }
     MethodRequest request;
-    request.method = ReadName(reader.Require("method"), "method", &errors_);
+    const YamlNode* name = reader.Require("method");
+    request.method = ReadName(name, "method", &errors_);
     std::vector<std::pair<std::string, SpecPosition>> bits = reader.Strings("bits");
     request.group_size = Narrow(reader.OptionalInteger("group_size", -1, 1 << 20));
     request.symmetric = reader.OptionalBool("symmetric");
@@ -132,7 +133,9 @@ class SpecParser {
       request.bits = width;
       absl::StatusOr<storage::MethodRecord> method = ResolveMethod(request);
       if (!method.ok()) {
-        errors_.AddMessage(where, Message(method.status()));
+        const std::vector<std::string>& known = KnownMethods();
+        const bool is_known = std::find(known.begin(), known.end(), request.method) != known.end();
+        errors_.AddMessage(is_known ? where : name->where, Message(method.status()));
         return;  // the other widths would mostly say the same
       }
       entry.method = *std::move(method);
