@@ -143,6 +143,21 @@ absl::StatusOr<ControlSnapshot> ControlStore::LoadAll() {
   return snapshot;
 }
 
+absl::StatusOr<std::vector<int64_t>> ControlStore::SettledSweepsOf(const UnitId& unit) {
+  constexpr char kSql[] =
+      "SELECT s.id FROM sweep_cell AS sc JOIN sweep AS s ON s.id = sc.sweep_id"
+      " WHERE sc.cell_id = ?1 AND sc.num_items > ?2 AND sc.num_repeats > ?3 AND s.state IN (4, 5)"
+      " ORDER BY s.id";
+  ASSAY_ASSIGN_OR_RETURN(Statement statement, connection_->Prepare(kSql));
+  statement.Bind(unit.cell_id, unit.item_index, unit.repeat);
+  std::vector<int64_t> sweeps;
+  while (true) {
+    ASSAY_ASSIGN_OR_RETURN(const bool more, statement.Step());
+    if (!more) return sweeps;
+    Row(statement).Read(&sweeps.emplace_back());
+  }
+}
+
 absl::StatusOr<int64_t> ControlStore::FindCellByKey(const std::string& cell_key) {
   return storage::FindCellByKey(connection_.get(), cell_key);
 }

@@ -86,6 +86,8 @@ class ControlStore {
   absl::StatusOr<std::vector<CellData>> LoadCells(std::span<const int64_t> cell_ids);
   absl::StatusOr<std::vector<ItemRecord>> LoadItems(int64_t benchmark_id);
   absl::StatusOr<SweepData> LoadSweep(int64_t sweep_row_id);
+  // Done and failed sweeps that want this unit, oldest first: active again when it is requeued.
+  absl::StatusOr<std::vector<int64_t>> SettledSweepsOf(const UnitId& unit);
   absl::StatusOr<JobRecord> LoadJob(int64_t job_id);
 
   // 0 when there is none.
