@@ -40,7 +40,7 @@ std::string FormatShort(double value) {
   return fmt::format("{:.{}f}{}", value, decimals, kSuffixes[suffix]);
 }
 
-std::string FormatDuration(absl::Duration duration) {
+std::string FormatSpan(absl::Duration duration) {
   if (duration < absl::ZeroDuration() || duration == absl::InfiniteDuration()) return "?";
   const double exact = absl::ToDoubleSeconds(duration);
   if (exact < 9.95) return fmt::format("{:.1f}s", exact);

@@ -21,7 +21,7 @@ std::string FormatCount(int64_t value);
 std::string FormatShort(double value);
 
 // "0.4s", "42s", "1m 12s", "3h 05m", "2d 04h"; "?" for a negative or infinite span.
-std::string FormatDuration(absl::Duration duration);
+std::string FormatSpan(absl::Duration duration);
 
 // A latency: "12 ms", "1.24 s".
 std::string FormatLatency(int64_t microseconds);
