@@ -1,0 +1,194 @@
+// assay-worker: flags, wiring, signals; nothing else.
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+
+#include "base/exit_codes.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/version.h"
+#include "worker/agent/agent.h"
+
+namespace assay::worker {
+namespace {
+
+constexpr absl::Duration kSignalPoll = absl::Milliseconds(100);
+
+std::string Hostname() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "worker";
+}
+
+// Where a worker keeps what must outlive it: $XDG_STATE_HOME/assay/ID.
+std::string StateDirectory(const std::string& worker_id) {
+  if (const char* state = std::getenv("XDG_STATE_HOME"); state != nullptr && *state != '\0') {
+    return std::string(state) + "/assay/" + worker_id;
+  }
+  const char* home = std::getenv("HOME");
+  return std::string(home != nullptr && *home != '\0' ? home : "/var/tmp") +
+         "/.local/state/assay/" + worker_id;
+}
+
+absl::Duration ToDuration(double seconds) { return absl::Seconds(seconds); }
+
+absl::Status CheckProgram(const std::string& path, const char* flag) {
+  if (::access(path.c_str(), X_OK) == 0) return absl::OkStatus();
+  return NotFound("{}: not a program; give {} the path of one", path, flag);
+}
+
+struct Flags {
+  std::string coordinator = "127.0.0.1:7350";
+  std::vector<std::string> models;
+  std::string artifacts;
+  std::string spool;
+  std::string worker_id = Hostname();
+  int num_slots = 1;
+  std::string runner = ProgramDirectory() + "/assay-runner";
+  std::string grader = ProgramDirectory() + "/assay-grader";
+  int threads_per_slot = 1;
+  int max_num_seqs = 64;
+  int64_t memory_bytes = 0;
+  double stuck_timeout_s = 120;
+  double load_timeout_s = 1800;
+  double grader_timeout_s = 2;
+  double drain_grace_s = 30;
+};
+
+void AddFlags(CLI::App* app, Flags* flags) {
+  app->add_option("--coordinator", flags->coordinator, "HOST:PORT")
+      ->envname("ASSAY_COORDINATOR")
+      ->capture_default_str();
+  app->add_option("--models", flags->models, "folders with models, by name")->required();
+  app->add_option("--artifacts", flags->artifacts,
+                  "folder of quantized models; may be shared by all");
+  app->add_option("--spool", flags->spool, "folder of samples on their way; one worker's own");
+  app->add_option("--worker-id", flags->worker_id, "stable over restarts")->capture_default_str();
+  app->add_option("--slots", flags->num_slots, "runners")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app->add_option("--runner", flags->runner, "the program assay-runner");
+  app->add_option("--grader", flags->grader, "the program assay-grader");
+  app->add_option("--threads-per-slot", flags->threads_per_slot)
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app->add_option("--max-num-seqs", flags->max_num_seqs,
+                  "sequences that a runner generates at once")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  app->add_option("--memory-bytes", flags->memory_bytes, "of a runner; 0 is unlimited")
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--stuck-timeout", flags->stuck_timeout_s,
+                  "seconds without a token after which a runner is killed")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--load-timeout", flags->load_timeout_s, "seconds that loading may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--grader-timeout", flags->grader_timeout_s, "seconds for one verdict")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--drain-grace", flags->drain_grace_s,
+                  "seconds that running units get after SIGTERM")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+Agent::Options ToOptions(const Flags& flags) {
+  const std::string state = StateDirectory(flags.worker_id);
+  Agent::Options options;
+  options.coordinator = flags.coordinator;
+  options.worker_id = flags.worker_id;
+  options.model_roots = flags.models;
+  options.artifacts_dir = flags.artifacts.empty() ? state + "/artifacts" : flags.artifacts;
+  options.spool.directory = flags.spool.empty() ? state + "/spool" : flags.spool;
+  options.num_slots = flags.num_slots;
+  options.slot.runner = flags.runner;
+  options.slot.num_threads = flags.threads_per_slot;
+  options.slot.max_num_seqs = flags.max_num_seqs;
+  options.slot.memory_bytes = flags.memory_bytes;
+  options.slot.stuck_timeout = ToDuration(flags.stuck_timeout_s);
+  options.slot.load_timeout = ToDuration(flags.load_timeout_s);
+  options.graders.program = flags.grader;
+  options.graders.num_graders = std::clamp(flags.num_slots, 1, 4);
+  options.graders.timeout = ToDuration(flags.grader_timeout_s);
+  return options;
+}
+
+sigset_t TerminationSignals() {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  ::sigaddset(&signals, SIGTERM);
+  ::sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+// Until the agent ends: the first signal drains it, the second stops it.
+void WaitForTheEnd(Agent* agent, absl::Duration drain_grace) {
+  const sigset_t signals = TerminationSignals();
+  int num_signals = 0;
+  while (!agent->finished()) {
+    const struct timespec poll = absl::ToTimespec(kSignalPoll);
+    if (::sigtimedwait(&signals, nullptr, &poll) < 0) continue;
+    if (++num_signals == 1) {
+      spdlog::info("draining: running units get {}; a second signal stops at once",
+                   absl::FormatDuration(drain_grace));
+      agent->Drain(drain_grace);
+    } else {
+      agent->Stop();
+    }
+  }
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Takes work from a coordinator, generates and grades.");
+  app.name("assay-worker");
+  app.set_version_flag("--version", Version());
+  Flags flags;
+  AddFlags(&app, &flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "assay-worker: " << error.what() << "\n";
+    return kExitUsage;
+  }
+  InitLogging("assay-worker");
+  // Before any thread starts, so that all inherit it and sigtimedwait alone gets the signals.
+  const sigset_t signals = TerminationSignals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is a full disk, not the end
+
+  for (const auto& [path, flag] :
+       {std::pair(flags.runner, "--runner"), std::pair(flags.grader, "--grader")}) {
+    const absl::Status program = CheckProgram(path, flag);
+    if (!program.ok()) {
+      std::cerr << "assay-worker: " << Message(program) << "\n";
+      return ExitCode(program);
+    }
+  }
+  absl::StatusOr<std::unique_ptr<Agent>> agent = Agent::Start(ToOptions(flags));
+  if (!agent.ok()) {
+    std::cerr << "assay-worker: " << Message(agent.status()) << "\n";
+    return ExitCode(agent.status());
+  }
+  spdlog::info("worker {} with {} slots, incarnation {}", flags.worker_id, flags.num_slots,
+               (*agent)->incarnation());
+  WaitForTheEnd(agent->get(), ToDuration(flags.drain_grace_s));
+  const absl::Status status = (*agent)->end_status();
+  agent->reset();
+  if (status.ok()) return kExitOk;
+  spdlog::error("{}", Message(status));
+  return status.code() == absl::StatusCode::kCancelled ? kExitInterrupted : kExitFailure;
+}
+
+}  // namespace
+}  // namespace assay::worker
+
+int main(int argc, char** argv) { return assay::worker::Main(argc, argv); }

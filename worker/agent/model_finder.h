@@ -1,0 +1,47 @@
+// The folder of a model or artifact with exactly the content that a cell was planned with.
+//
+// Plain models are found by name under the roots and must have the hash; artifacts are found by
+// their key in the store, and fetched from the coordinator when they are not there. Nothing trusts
+// a path alone (DESIGN.md, "Where things live").
+//
+// Thread-safe; hashing and fetching take long, and fetching happens once however many slots ask.
+#pragma once
+
+#include <absl/status/statusor.h>
+
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "assay/v1/worker_service.pb.h"
+#include "base/model_files.h"
+#include "storage/artifacts/artifact_store.h"
+#include "worker/agent/coordinator_client.h"
+
+namespace assay::worker {
+
+class ModelFinder {
+ public:
+  // `store` and `client` outlive the finder.
+  ModelFinder(std::vector<std::string> model_roots, storage::ArtifactStore* store,
+              CoordinatorClient* client)
+      : model_roots_(std::move(model_roots)), store_(store), client_(client) {}
+
+  // The artifact when the reference names one, else the model. NOT_FOUND without it;
+  // FAILED_PRECONDITION when the folder of that name has another content; else why fetching failed.
+  absl::StatusOr<std::string> Find(const v1::ModelRef& model);
+
+  // The model as it is, whatever artifact is named.
+  absl::StatusOr<std::string> FindBase(const v1::ModelRef& model);
+
+ private:
+  absl::StatusOr<std::string> FindArtifact(const std::string& key);
+
+  const std::vector<std::string> model_roots_;
+  storage::ArtifactStore* const store_;
+  CoordinatorClient* const client_;
+  ModelHasher hasher_;
+  std::mutex fetch_mutex_;  // one transfer at a time
+};
+
+}  // namespace assay::worker
