@@ -50,16 +50,16 @@ void Scheduler::RestoreLeasedJob(const JobSpec& spec, const std::string& worker_
                                                .incarnation = incarnation,
                                                .last_active = now + options_.lease_ttl});
   WorkerEntry& worker = workers_[worker_id];
+  if (worker.known) return;
   worker.worker_id = worker_id;
   worker.incarnation = incarnation;
   worker.last_seen = now;
 }
 
-void Scheduler::AdoptWorkers(const Scheduler& previous) {
+void Scheduler::AdoptWorkers(const Scheduler& previous, const std::set<std::string>& except) {
   for (const auto& [worker_id, old] : previous.workers_) {
+    if (except.contains(worker_id)) continue;
     WorkerEntry& worker = workers_[worker_id];
-    // A start that the failed commit would have recorded: it says hello again.
-    if (!worker.incarnation.empty() && worker.incarnation != old.incarnation) continue;
     const std::vector<SlotState> restored = std::move(worker.slots);
     worker = old;
     for (SlotState& slot : worker.slots) {
@@ -88,6 +88,7 @@ void Scheduler::AdoptWorkers(const Scheduler& previous) {
     if (before == previous.jobs_.end()) continue;
     job.num_infrastructure_failures = before->second.num_infrastructure_failures;
     if (job.status != JobStatus::kLeased || before->second.slot_index < 0) continue;
+    if (except.contains(job.worker_id)) continue;
     job.slot_index = before->second.slot_index;
     SlotOf(job.worker_id, job.slot_index).job_id = job_id;
   }
@@ -198,7 +199,10 @@ bool Scheduler::OnHeartbeat(const WorkerHeartbeat& heartbeat, MonotonicTime now,
   for (const int64_t number : lost) EndLeaseNow(number, LeaseEnd::kExpired, actions);
 
   for (auto& [job_id, job] : jobs_) {
-    if (job.status != JobStatus::kLeased || job.worker_id != worker.worker_id) continue;
+    if (job.status != JobStatus::kLeased || job.worker_id != worker.worker_id ||
+        job.incarnation != worker.incarnation) {
+      continue;
+    }
     const bool active =
         std::any_of(worker.slots.begin(), worker.slots.end(), [&](const SlotState& slot) {
           return (job.slot_index < 0 || slot.info.index == job.slot_index) &&
@@ -329,6 +333,11 @@ SlotState& Scheduler::SlotOf(const std::string& worker_id, int32_t slot_index) {
 int64_t Scheduler::LeaseNumber(const std::string& lease_id) const {
   const auto it = lease_numbers_.find(lease_id);
   return it == lease_numbers_.end() ? 0 : it->second;
+}
+
+const LeaseState* Scheduler::FindLease(const std::string& lease_id) const {
+  const int64_t number = LeaseNumber(lease_id);
+  return number == 0 ? nullptr : &leases_.at(number);
 }
 
 void Scheduler::AddLease(LeaseState lease) {

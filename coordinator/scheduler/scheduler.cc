@@ -123,11 +123,9 @@ void Scheduler::RequeueUnit(const UnitId& unit) {
   MoveUnit(cell, index, UnitStatus::kQueued);
 }
 
-void Scheduler::RetryJob(const JobSpec& spec) {
-  jobs_.insert_or_assign(spec.job_id, JobEntry{.spec = spec});
-  SetArtifact(spec.load.artifact_id, ArtifactStatus::kMissing, "");
+void Scheduler::ForgiveArtifact(int64_t artifact_id) {
+  SetArtifact(artifact_id, ArtifactStatus::kMissing, "");
   job_queue_stale_ = true;
-  work_arrived_ = true;
 }
 
 // Jobs ------------------------------------------------------------------------------------------
@@ -152,13 +150,12 @@ bool Scheduler::WouldGiveUp(int64_t job_id, bool infrastructure) const {
 void Scheduler::OnJobFailed(int64_t job_id, int64_t artifact_id, bool give_up,
                             const std::string& error, MonotonicTime now, Actions* actions) {
   const auto it = jobs_.find(job_id);
-  if (it == jobs_.end()) return;
-  JobEntry& job = it->second;
-  FreeJobSlot(job);
+  if (it != jobs_.end()) FreeJobSlot(it->second);
   if (give_up) {
-    jobs_.erase(it);
+    if (it != jobs_.end()) jobs_.erase(it);
     SetArtifact(artifact_id, ArtifactStatus::kFailed, error);
-  } else {
+  } else if (it != jobs_.end()) {
+    JobEntry& job = it->second;
     const auto worker = workers_.find(job.worker_id);
     if (worker != workers_.end()) Block(worker->second, job.spec.load, now);
     ++job.num_infrastructure_failures;

@@ -60,6 +60,9 @@ class Scheduler {
   void RestoreUnit(const UnitId& unit, UnitStatus status, int32_t num_failures);
   void RestoreCellTotals(int64_t cell_id, int64_t num_samples, int64_t num_correct,
                          int64_t completion_tokens, int64_t num_rerolls);
+  bool HasLengths(int64_t model_id, int64_t benchmark_id) const {
+    return lengths_.contains({model_id, benchmark_id});
+  }
   void SeedLengths(int64_t model_id, int64_t benchmark_id, int32_t num_items,
                    const std::vector<double>& mean_tokens);
   // Lives until `now` + 2 TTL, or longer when its worker comes back and goes on.
@@ -70,8 +73,9 @@ class Scheduler {
   // May settle at once, when the store has every sample already.
   void AddSweep(const SweepSpec& spec, Actions* actions);
   // Takes over what `previous` knew of the workers: who is there and what their slots report. Used
-  // after a failed commit, when the rest is rebuilt from the database.
-  void AdoptWorkers(const Scheduler& previous);
+  // after a failed commit, when the rest is rebuilt from the database. Those in `except` are not
+  // known: what made them known is undone.
+  void AdoptWorkers(const Scheduler& previous, const std::set<std::string>& except);
 
   // People ----------------------------------------------------------------------------------------
 
@@ -81,8 +85,8 @@ class Scheduler {
   // The unit, done or quarantined before, is queued and trusted again; the cell's totals are the
   // caller's to restore. Unknown cells are ignored.
   void RequeueUnit(const UnitId& unit);
-  // The artifact's job is queued again, its cells wait for it.
-  void RetryJob(const JobSpec& spec);
+  // The artifact's cells wait for it again; its job is added apart.
+  void ForgiveArtifact(int64_t artifact_id);
   void DrainWorker(const std::string& worker_id, Actions* actions);
 
   // Workers ---------------------------------------------------------------------------------------
@@ -123,6 +127,7 @@ class Scheduler {
   const std::map<int64_t, SweepEntry>& sweeps() const { return sweeps_; }
   const std::map<int64_t, LeaseState>& leases() const { return leases_; }
   const std::map<int64_t, JobEntry>& jobs() const { return jobs_; }
+  const LeaseState* FindLease(const std::string& lease_id) const;  // null when it is not open
   const std::map<std::string, WorkerEntry>& workers() const { return workers_; }
   int64_t ExpectedTokens(const UnitId& unit) const;  // 0 when nothing is known
   double MeanTokens(int64_t cell_id) const;          // of one sample, as estimated now

@@ -392,7 +392,10 @@ TEST_F(SchedulerTest, AFailedJobFailsItsCellsAndRetryPutsThemBack) {
   Play([&](Actions* actions) { scheduler().OnJobFailed(5, 9, true, "no bits", now(), actions); });
   EXPECT_EQ(scheduler().cells().at(1).last_error, "no bits");
   EXPECT_TRUE(Settled().empty()) << "the other cell still runs";
-  Play([&](Actions*) { scheduler().RetryJob({5, {1, 9, 1}}); });
+  Play([&](Actions*) {
+    scheduler().ForgiveArtifact(9);
+    scheduler().AddJob({5, {1, 9, 1}});
+  });
   EXPECT_EQ(scheduler().cells().at(1).spec.artifact, ArtifactStatus::kMissing);
   Beat("w1");
   for (int32_t item = 0; item < 4; ++item) Store({2, item, 0});
@@ -547,7 +550,7 @@ TEST_F(SchedulerTest, AWorkerAfterARebuildIsStillKnown) {
   rebuilt.AddCell(scheduler().cells().at(1).spec);
   Actions actions;
   rebuilt.AddSweep({1, 50, false, {{1, 1, 4}}}, &actions);
-  rebuilt.AdoptWorkers(scheduler());
+  rebuilt.AdoptWorkers(scheduler(), {});
   rebuilt.Assign(now(), &actions);
   EXPECT_EQ(rebuilt.CheckInvariants(), "");
   ASSERT_EQ(rebuilt.leases().size(), 1u);

@@ -1,0 +1,177 @@
+#include "coordinator/control/control_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "base/status.h"
+
+namespace assay::coordinator {
+namespace {
+
+// A disk that fails is asked again this often.
+constexpr absl::Duration kRetryStore = absl::Milliseconds(250);
+// After so long without a sample or a grant the WAL is emptied.
+constexpr absl::Duration kIdleCheckpoint = absl::Seconds(5);
+
+}  // namespace
+
+ControlLoop::ControlLoop(ControlPlane* plane, storage::ControlStore* store, Sink sink,
+                         Options options)
+    : plane_(plane), store_(store), sink_(std::move(sink)), options_(options) {}
+
+ControlLoop::~ControlLoop() { Stop(); }
+
+void ControlLoop::Start() {
+  {
+    absl::MutexLock lock(&mutex_);
+    ASSAY_CHECK(!running_, "the control loop runs already");
+    running_ = true;
+  }
+  thread_ = std::thread([this] { Loop(); });
+}
+
+void ControlLoop::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    running_ = false;
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void ControlLoop::Post(Work work, Done done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (running_ && queue_.size() < options_.max_queue) {
+      queue_.push_back({std::move(work), std::move(done)});
+      return;
+    }
+  }
+  done(Unavailable("the coordinator is overloaded or stopping; try again"));
+}
+
+absl::Status ControlLoop::Run(Work work) {
+  // Shared: the control thread may still hold it when the waiter has gone on.
+  struct Outcome {
+    absl::Mutex mutex;
+    bool done ABSL_GUARDED_BY(mutex) = false;
+    absl::Status status ABSL_GUARDED_BY(mutex);
+  };
+  const auto outcome = std::make_shared<Outcome>();
+  Post(std::move(work), [outcome](const absl::Status& committed) {
+    absl::MutexLock lock(&outcome->mutex);
+    outcome->status = committed;
+    outcome->done = true;
+  });
+  absl::MutexLock lock(&outcome->mutex);
+  outcome->mutex.Await(absl::Condition(&outcome->done));
+  return outcome->status;
+}
+
+std::shared_ptr<const LiveSnapshot> ControlLoop::Snapshot(bool fresh) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!fresh && snapshot_ && absl::Now() - snapshot_time_ < options_.snapshot_age) {
+      return snapshot_;
+    }
+  }
+  const auto taken = std::make_shared<std::shared_ptr<const LiveSnapshot>>();
+  const absl::Status committed = Run([taken](ControlPlane& plane) {
+    *taken = std::make_shared<const LiveSnapshot>(plane.TakeSnapshot());
+  });
+  absl::MutexLock lock(&mutex_);
+  // Only what is committed is shown: nobody sees what a crash could undo.
+  if (committed.ok()) {
+    snapshot_ = *taken;
+    snapshot_time_ = absl::Now();
+  }
+  return snapshot_;
+}
+
+bool ControlLoop::congested() const {
+  absl::MutexLock lock(&mutex_);
+  return queue_.size() > options_.max_queue / 2;
+}
+
+void ControlLoop::Loop() {
+  while (true) {
+    std::vector<Item> items = WaitForBatch();
+    {
+      absl::MutexLock lock(&mutex_);
+      if (items.empty() && !running_) break;
+    }
+    RunBatch(std::move(items));
+  }
+  if (const absl::Status emptied = store_->CheckpointWhenIdle(); !emptied.ok()) {
+    spdlog::warn("the WAL could not be emptied: {}", Message(emptied));
+  }
+}
+
+std::vector<ControlLoop::Item> ControlLoop::WaitForBatch() {
+  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !queue_.empty() || !running_;
+  };
+  std::vector<Item> items;
+  absl::MutexLock lock(&mutex_);
+  mutex_.AwaitWithDeadline(absl::Condition(&ready), std::max(next_tick_, absl::Now()));
+  while (!queue_.empty() && items.size() < static_cast<size_t>(options_.max_batch)) {
+    items.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  return items;
+}
+
+// More of what has come meanwhile, as long as the batch has room.
+bool ControlLoop::TakeMore(std::vector<Item>* items) {
+  absl::MutexLock lock(&mutex_);
+  const size_t before = items->size();
+  while (!queue_.empty() && items->size() < static_cast<size_t>(options_.max_batch)) {
+    items->push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  return items->size() > before;
+}
+
+void ControlLoop::RunBatch(std::vector<Item> items) {
+  const absl::Time start = absl::Now();
+  absl::Status status = plane_->BeginBatch();
+  if (status.ok()) {
+    size_t next = 0;
+    do {
+      for (; next < items.size(); ++next) items[next].work(*plane_);
+    } while (absl::Now() - start < options_.max_gather && TakeMore(&items));
+    if (absl::Now() >= next_tick_) {
+      next_tick_ = absl::Now() + options_.tick_interval;
+      (void)plane_->HandleTick();  // its error is the batch's
+    }
+    status = plane_->CommitBatch();
+  } else {
+    status = Unavailable("the store is not available: {}", Message(status));
+    spdlog::error("{}", Message(status));
+  }
+  for (Item& item : items) item.done(status);
+  if (!status.ok()) {
+    absl::SleepFor(kRetryStore);
+    return;
+  }
+  std::vector<OutgoingMessage> messages = plane_->TakeMessages();
+  if (!messages.empty()) sink_(std::move(messages));
+  Checkpoint();
+}
+
+void ControlLoop::Checkpoint() {
+  const ControlCounters& counters = plane_->counters();
+  const int64_t activity = counters.num_accepted + counters.num_leases_granted;
+  absl::Status status = absl::OkStatus();
+  if (activity != last_activity_) {
+    last_activity_ = activity;
+    empty_wal_at_ = absl::Now() + kIdleCheckpoint;
+    status = store_->CheckpointIfLarge();
+  } else if (absl::Now() >= empty_wal_at_) {
+    empty_wal_at_ = absl::InfiniteFuture();
+    status = store_->CheckpointWhenIdle();
+  }
+  if (!status.ok()) spdlog::warn("checkpoint: {}", Message(status));
+}
+
+}  // namespace assay::coordinator

@@ -1,0 +1,97 @@
+// The one thread that owns the control plane.
+//
+// Work is posted from anywhere and runs on that thread inside a transaction with whatever else is
+// waiting: up to 64 pieces, or as many as come in 20 ms, share one fsync. While a commit runs the
+// next batch gathers, so that a loaded coordinator commits full batches and an idle one at once.
+// Each piece's `done` is called on the control thread after the commit, with its outcome; then the
+// messages to workers go to the sink. Neither may block.
+//
+// Thread-safe.
+#pragma once
+
+#include <absl/base/thread_annotations.h>
+#include <absl/status/status.h>
+#include <absl/synchronization/mutex.h>
+#include <absl/time/time.h>
+
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "coordinator/control/control_plane.h"
+
+namespace assay::coordinator {
+
+class ControlLoop {
+ public:
+  using Work = std::function<void(ControlPlane&)>;
+  using Done = std::function<void(const absl::Status& committed)>;
+  using Sink = std::function<void(std::vector<OutgoingMessage>)>;
+
+  struct Options {
+    int max_batch = 64;
+    absl::Duration max_gather = absl::Milliseconds(20);
+    absl::Duration tick_interval = absl::Seconds(1);
+    size_t max_queue = 4096;
+    // A snapshot younger than this is given out again.
+    absl::Duration snapshot_age = absl::Milliseconds(200);
+  };
+
+  // `plane` and `store` outlive the loop and belong to it from Start to Stop. The sink is called on
+  // the control thread.
+  ControlLoop(ControlPlane* plane, storage::ControlStore* store, Sink sink, Options options);
+  ~ControlLoop();
+
+  void Start();
+  // Finishes what was posted, commits, empties the WAL. What is posted later is refused.
+  void Stop();
+
+  // `done` gets UNAVAILABLE, at once and on the caller's thread, when the queue is full or the loop
+  // has stopped: the caller tries again later.
+  void Post(Work work, Done done);
+
+  // Posts and waits for the commit. Not on the control thread and not in a gRPC callback.
+  absl::Status Run(Work work);
+
+  // The present, at most `snapshot_age` old, or newer than this call when `fresh`. Waits for the
+  // control thread: not in a gRPC callback. Null when the loop has stopped.
+  std::shared_ptr<const LiveSnapshot> Snapshot(bool fresh = false);
+
+  // Samples wait in a queue this full: workers should hold back.
+  bool congested() const;
+
+ private:
+  struct Item {
+    Work work;
+    Done done;
+  };
+
+  void Loop();
+  std::vector<Item> WaitForBatch();
+  void RunBatch(std::vector<Item> items);
+  bool TakeMore(std::vector<Item>* items);
+  void Checkpoint();
+
+  ControlPlane* const plane_;
+  storage::ControlStore* const store_;
+  const Sink sink_;
+  const Options options_;
+
+  mutable absl::Mutex mutex_;
+  std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
+  bool running_ ABSL_GUARDED_BY(mutex_) = false;
+  std::shared_ptr<const LiveSnapshot> snapshot_ ABSL_GUARDED_BY(mutex_);
+  absl::Time snapshot_time_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+
+  // Of the control thread.
+  absl::Time next_tick_ = absl::InfinitePast();
+  int64_t last_activity_ = 0;
+  absl::Time empty_wal_at_ = absl::InfiniteFuture();
+
+  std::thread thread_;
+};
+
+}  // namespace assay::coordinator
