@@ -44,6 +44,7 @@ class EngineImpl final : public Engine {
   std::vector<std::pair<int64_t, int64_t>> progress() const override {
     return scheduler_.Progress();
   }
+  std::vector<int32_t> OutputIds(int64_t id) const override { return scheduler_.OutputIds(id); }
   absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
                                              ForwardObserver* observer) override {
     return runner_->Forward(ids, observer);

@@ -88,10 +88,7 @@ class Engine {
   virtual std::vector<std::pair<int64_t, int64_t>> progress() const = 0;
 
   // The ids that a running request has yielded so far, for streaming; empty when it does not run.
-  virtual std::vector<int32_t> OutputIds(int64_t id) const {
-    (void)id;
-    return {};
-  }
+  virtual std::vector<int32_t> OutputIds(int64_t id) const = 0;
 
   // Teacher forcing: logits [num_tokens, vocab_size] of a whole sequence in one pass. The observer
   // may be null. Uses none of the cache's running sequences.

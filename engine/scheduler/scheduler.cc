@@ -289,4 +289,12 @@ std::vector<std::pair<int64_t, int64_t>> Scheduler::Progress() const {
   return progress;
 }
 
+std::vector<int32_t> Scheduler::OutputIds(int64_t id) const {
+  for (const auto& sequence : running_) {
+    if (sequence->request.id != id) continue;
+    return {sequence->tokens.begin() + sequence->prompt_len(), sequence->tokens.end()};
+  }
+  return {};
+}
+
 }  // namespace assay::engine

@@ -76,6 +76,8 @@ class Scheduler {
   const BlockAllocator& blocks() const { return blocks_; }
   // {id, output tokens} of the running sequences.
   std::vector<std::pair<int64_t, int64_t>> Progress() const;
+  // Of one running sequence; empty when it does not run.
+  std::vector<int32_t> OutputIds(int64_t id) const;
 
  private:
   // Why the request can never run; empty when it can.
