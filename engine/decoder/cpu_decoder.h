@@ -19,10 +19,10 @@
 #include "engine/decoder/cpu_model.h"
 #include "engine/decoder/lap_timer.h"
 #include "engine/decoder/model_runner.h"
+#include "engine/decoder/rope_table.h"
 #include "engine/kernels/cpu/aligned_buffer.h"
 #include "engine/kernels/cpu/attention.h"
 #include "engine/kernels/cpu/paged_kv.h"
-#include "engine/kernels/cpu/rope_table.h"
 #include "engine/kernels/cpu/thread_pool.h"
 #include "engine/model/observer.h"
 
@@ -76,7 +76,7 @@ class CpuDecoder {
   cpu::ThreadPool* const pool_;
   LapTimer* const timer_;
   RunnerTimes* const times_;
-  cpu::RopeTable rope_;
+  RopeTable rope_;
 
   std::vector<Slot> slots_;       // by row
   cpu::AlignedBuffer hidden_;     // [rows, hidden]: the residual stream

@@ -10,7 +10,7 @@
 
 #include "engine/model/config.h"
 
-namespace assay::engine::cpu {
+namespace assay::engine {
 
 class RopeTable {
  public:
@@ -32,4 +32,4 @@ class RopeTable {
   std::vector<float> sines_;
 };
 
-}  // namespace assay::engine::cpu
+}  // namespace assay::engine

@@ -1,11 +1,11 @@
-#include "engine/kernels/cpu/rope_table.h"
+#include "engine/decoder/rope_table.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <vector>
 
-namespace assay::engine::cpu {
+namespace assay::engine {
 namespace {
 
 ModelConfig Llama31() {
@@ -53,4 +53,4 @@ TEST(RopeTableTest, Llama3ScalingStretchesLongWaves) {
 }
 
 }  // namespace
-}  // namespace assay::engine::cpu
+}  // namespace assay::engine

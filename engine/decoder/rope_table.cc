@@ -1,10 +1,10 @@
-#include "engine/kernels/cpu/rope_table.h"
+#include "engine/decoder/rope_table.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 
-namespace assay::engine::cpu {
+namespace assay::engine {
 namespace {
 
 double ScaleFrequency(double frequency, const RopeScaling& scaling) {
@@ -42,4 +42,4 @@ void RopeTable::EnsurePositions(int64_t num_positions) {
   }
 }
 
-}  // namespace assay::engine::cpu
+}  // namespace assay::engine
