@@ -78,10 +78,13 @@ absl::StatusOr<std::vector<TensorToWrite>> AllTensors(const Checkpoint& checkpoi
 
 // rename() would replace an empty folder of that name.
 absl::Status RenameToNew(const std::string& from, const std::string& to) {
-  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
-    return absl::OkStatus();
+  int failed = ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE);
+  if (failed != 0 && (errno == EINVAL || errno == ENOSYS)) {
+    // A file system without the flag (NFS): at worst an empty folder made just now is replaced.
+    failed = ::rename(from.c_str(), to.c_str());
   }
-  if (errno == EEXIST) return AlreadyExists("{}: exists already", to);
+  if (failed == 0) return absl::OkStatus();
+  if (errno == EEXIST || errno == ENOTEMPTY) return AlreadyExists("{}: exists already", to);
   return Unavailable("{}: rename failed: {}", to, std::strerror(errno));
 }
 
