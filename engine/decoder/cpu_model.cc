@@ -93,6 +93,7 @@ absl::StatusOr<std::unique_ptr<CpuModel>> LoadCpuModel(const std::string& model_
   ASSAY_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(model_dir));
   const ModelConfig& config = model->config;
   ASSAY_RETURN_IF_ERROR(CheckDescription(config, description));
+  ASSAY_RETURN_IF_ERROR(CheckFits(description, config));
   model->key_position = description.k_cache.position;
 
   const int64_t table[] = {config.vocab_size, config.hidden_size};
