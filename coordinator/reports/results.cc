@@ -213,8 +213,8 @@ std::vector<ItemGroup> GroupByLength(const UnitGrid& baseline) {
     const size_t end = by_length.size() * (i + 1) / kNumGroups;
     if (begin == end) continue;
     ItemGroup group;
-    group.name =
-        fmt::format("q{} {:.0f}-{:.0f}", i + 1, by_length[begin].first, by_length[end - 1].first);
+    group.name = fmt::format("q{} {:.0f}-{:.0f}", groups.size() + 1, by_length[begin].first,
+                             by_length[end - 1].first);
     for (size_t j = begin; j < end; ++j) group.items.push_back(by_length[j].second);
     groups.push_back(std::move(group));
   }

@@ -3,14 +3,13 @@
 // A resample of n items is a multinomial draw over their distinct values, and its mean depends on
 // nothing else. Drops take few values: -1, 0 and 1 with one repeat, most of them 0. So a resample
 // costs two table look-ups (how many of the commonest value, how many of the next among the rest)
-// plus one draw for each item of a rarer value, where drawing every item would cost n: the same
-// distribution, measured at 20 times the speed on 500 items with 10 % flips.
+// plus, with more than three values, one draw for each item of a rarer one; drawing every item
+// would cost n. The distribution is the same.
 
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <memory>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -87,6 +86,8 @@ class Resampler {
     if (by_count.size() == 1) return;
     second_ = by_count[1].second;
     share_of_second_ = Share(by_count[1].first, num_others);
+    second_tables_.resize(items.size() + 1);
+    num_rare_values_ = by_count.size() - 2;
     for (size_t i = 2; i < by_count.size(); ++i) {
       rare_.insert(rare_.end(), static_cast<size_t>(by_count[i].first), by_count[i].second);
     }
@@ -99,8 +100,13 @@ class Resampler {
     if (others > 0) {
       const int64_t second = TableOfSecond(others).Draw(random);
       sum += second_ * static_cast<double>(second);
-      for (int64_t i = second; i < others; ++i) {
-        sum += rare_[random->Below(static_cast<uint32_t>(rare_.size()))];
+      const int64_t rare = others - second;
+      if (num_rare_values_ == 1) {
+        sum += rare_[0] * static_cast<double>(rare);
+      } else {
+        for (int64_t i = 0; i < rare; ++i) {
+          sum += rare_[random->Below(static_cast<uint32_t>(rare_.size()))];
+        }
       }
     }
     return sum / static_cast<double>(num_items_);
@@ -112,7 +118,7 @@ class Resampler {
   }
 
   const BinomialTable& TableOfSecond(int64_t num_others) {
-    std::unique_ptr<BinomialTable>& table = second_tables_[num_others];
+    std::unique_ptr<BinomialTable>& table = second_tables_[static_cast<size_t>(num_others)];
     if (table == nullptr) table = std::make_unique<BinomialTable>(num_others, share_of_second_);
     return *table;
   }
@@ -123,7 +129,8 @@ class Resampler {
   double share_of_second_ = 0;  // among those that are not the commonest
   std::vector<double> rare_;
   std::unique_ptr<BinomialTable> num_commonest_;
-  std::unordered_map<int64_t, std::unique_ptr<BinomialTable>> second_tables_;
+  std::vector<std::unique_ptr<BinomialTable>> second_tables_;  // by the number of draws
+  size_t num_rare_values_ = 0;
 };
 
 // Linear interpolation between order statistics, as numpy.percentile. Reorders the values.
