@@ -50,8 +50,6 @@ CREATE TABLE item(
   user_text TEXT NOT NULL,
   PRIMARY KEY(benchmark_id, item_index)
 ) STRICT;
--- Joins of a million units with their items read this and never the long texts.
-CREATE INDEX item_class ON item(benchmark_id, item_index, level, subject, name);
 
 -- A calibration set as its quantize jobs send it: JSON lines, compressed as `codec` says (1: zstd).
 CREATE TABLE calibration(

@@ -16,7 +16,8 @@ namespace {
 
 constexpr int64_t kCheckpointBytes = int64_t{64} << 20;
 
-// Measured with texts of 30 KB, batches of 64 and synchronous=FULL (tests/bench/store_bench.cc).
+// Measured (tests/bench/store_bench.cc, texts of 30 KB, batches of 64, two busy cores): 4096 2,120
+// samples/s, 8192 2,730, 16384 2,720.
 constexpr int kPageBytes = 8192;
 
 constexpr char kWriterSettings[] =
