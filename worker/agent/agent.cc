@@ -19,8 +19,6 @@ namespace {
 constexpr int kProtocolRevision = 1;
 constexpr int kMaxFailuresPerHeartbeat = 256;
 constexpr int kMaxUnitsPerGrant = 4096;
-// Hello tells the engine's version, which the first runner knows.
-constexpr absl::Duration kProvenanceWait = absl::Seconds(10);
 constexpr absl::Duration kPoll = absl::Milliseconds(20);
 
 v1::Provenance ProvenanceWithoutRunner() {
@@ -171,7 +169,7 @@ v1::Hello Agent::MakeHello() {
   hello.set_protocol_revision(kProtocolRevision);
   {
     std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, absl::ToChronoMilliseconds(kProvenanceWait),
+    changed_.wait_for(lock, absl::ToChronoMilliseconds(options_.provenance_wait),
                       [this] { return provenance_.has_value() || phase_ == Phase::kEnded; });
     *hello.mutable_provenance() = provenance_.value_or(ProvenanceWithoutRunner());
   }

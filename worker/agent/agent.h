@@ -54,6 +54,8 @@ class Agent final : public SlotHost {
     Slot::Options slot;  // of each slot, the index aside
     Spool::Options spool;
     GraderPool::Options graders;
+    // Hello tells the engine's version, which the first runner knows: how long to wait for it.
+    absl::Duration provenance_wait = absl::Seconds(10);
     // How long the spool may take to empty itself at the end while the coordinator answers.
     absl::Duration flush_grace = absl::Seconds(10);
   };

@@ -10,6 +10,7 @@ namespace assay::worker {
 namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(500);
+constexpr absl::Duration kShortestTick = absl::Milliseconds(1);
 // A wait of one tick that took this long: the process was stopped or the machine slept, and what
 // the runner said meanwhile is still in the pipe.
 constexpr absl::Duration kSuspended = absl::Seconds(5);
@@ -85,8 +86,10 @@ void Slot::Run() {
 
 std::vector<Slot::Event> Slot::WaitForEvents() {
   const absl::Duration before = options_.clock->Monotonic();
+  absl::Duration timeout = kTick;
+  if (runner_ == nullptr) timeout = std::clamp(restart_time_ - before, kShortestTick, kTick);
   std::unique_lock lock(mutex_);
-  wake_.wait_for(lock, absl::ToChronoMilliseconds(kTick),
+  wake_.wait_for(lock, absl::ToChronoMilliseconds(timeout),
                  [this] { return stopping_ || !events_.empty(); });
   const absl::Duration now = options_.clock->Monotonic();
   if (now - before > kSuspended) {
@@ -319,12 +322,10 @@ void Slot::Advance() {
     if (running_.empty()) StartJob();
     return;
   }
-  if (waiting_.empty()) return;
-  const LoadKey key = KeyOf(*waiting_.front().grant);
-  if (loaded_ == key) {
-    SubmitUnits();
-  } else if (running_.empty()) {
-    StartLoad(key);
+  while (!waiting_.empty()) {
+    const LoadKey key = KeyOf(*waiting_.front().grant);
+    if (loaded_ == key) return SubmitUnits();
+    if (!running_.empty() || StartLoad(key)) return;
   }
 }
 
@@ -346,7 +347,7 @@ void Slot::StartRunner() {
   runner_ = *std::move(runner);
 }
 
-void Slot::StartLoad(const LoadKey& key) {
+bool Slot::StartLoad(const LoadKey& key) {
   loaded_.reset();
   loading_ = key;
   busy_since_ = options_.clock->Monotonic();
@@ -357,7 +358,7 @@ void Slot::StartLoad(const LoadKey& key) {
     spdlog::error("slot {}: {}", options_.index, Message(model_dir.status()));
     loading_.reset();
     FailWaiting(key, Message(model_dir.status()), true);
-    return;
+    return false;
   }
   busy_since_ = options_.clock->Monotonic();
   v1::RunnerCommand command;
@@ -369,6 +370,7 @@ void Slot::StartLoad(const LoadKey& key) {
   load->set_num_threads(options_.num_threads);
   load->set_max_num_seqs(options_.max_num_seqs);
   Send(command);
+  return true;
 }
 
 void Slot::StartJob() {

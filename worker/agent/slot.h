@@ -130,7 +130,8 @@ class Slot {
   // What can be done now.
   void Advance();
   void StartRunner();
-  void StartLoad(const LoadKey& key);
+  // False when the model cannot be had: the units that wait for it were failed.
+  bool StartLoad(const LoadKey& key);
   void StartJob();
   void SubmitUnits();
   void CheckTimeouts();

@@ -22,6 +22,18 @@ namespace {
 constexpr int kProtocolRevision = 1;
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(500);
 
+// Whether another machine, or this one later, could load the same files.
+bool IsPlacementError(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:   // memory
+    case absl::StatusCode::kUnavailable:         // the disk
+    case absl::StatusCode::kFailedPrecondition:  // another version of the engine
+      return true;
+    default:
+      return false;
+  }
+}
+
 class RunnerLoop {
  public:
   RunnerLoop(int in_fd, int out_fd) : out_fd_(out_fd), commands_(in_fd) {}
@@ -85,7 +97,7 @@ class RunnerLoop {
       v1::LoadFailed* failed = event.mutable_load_failed();
       failed->set_request_id(command.request_id());
       failed->set_message(ValidUtf8(Message(session.status())));
-      failed->set_out_of_memory(session.status().code() == absl::StatusCode::kResourceExhausted);
+      failed->set_out_of_memory(IsPlacementError(session.status()));
       return Send(event);
     }
     session_ = *std::move(session);

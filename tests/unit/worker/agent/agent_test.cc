@@ -62,6 +62,7 @@ class AgentTest : public ::testing::Test {
     options.spool.directory = directory_ / "spool";
     options.graders.program = BinaryPath("assay-grader");
     options.flush_grace = absl::Seconds(5);
+    options.provenance_wait = absl::Seconds(2);
     return options;
   }
 
@@ -591,6 +592,7 @@ TEST_F(AgentTest, TwoAgentsDoNotShareASpool) {
 TEST_F(AgentTest, WithoutARunnerTheSlotSaysSoAndTheAgentLives) {
   Agent::Options options = Options();
   options.slot.runner = "/no/such/runner";
+  options.provenance_wait = absl::Milliseconds(1);
   StartAgent(options);
   coordinator_->Send(Lease("lease-1", {"ok 0"}));
   ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.failures.size() == 1; }));
