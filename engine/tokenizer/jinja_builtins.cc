@@ -105,9 +105,14 @@ absl::StatusOr<Value> ToInteger(const Value& input, const Arguments& arguments) 
   }
   if (const std::string* const text = input.AsString()) {
     const std::string_view digits = Strip(*text, "", Side::kBoth);
-    const auto [end, error] =
-        std::from_chars(digits.data(), digits.data() + digits.size(), integer);
-    if (error == std::errc() && end == digits.data() + digits.size()) return Value::Of(integer);
+    const char* const digits_end = digits.data() + digits.size();
+    const auto as_integer = std::from_chars(digits.data(), digits_end, integer);
+    if (as_integer.ec == std::errc() && as_integer.ptr == digits_end) return Value::Of(integer);
+    double number = 0;
+    const auto as_float = std::from_chars(digits.data(), digits_end, number);
+    if (as_float.ec == std::errc() && as_float.ptr == digits_end && std::fabs(number) < 9e18) {
+      return Value::Of(static_cast<int64_t>(number));
+    }
   }
   const Value* const fallback = arguments.Get(0, "default");
   return fallback != nullptr ? *fallback : Value::Of(int64_t{0});

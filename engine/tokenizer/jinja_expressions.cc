@@ -304,7 +304,6 @@ absl::StatusOr<Value> Interpreter::Slice(const Expr& expr) {
   if (parts[2] == 0) return ErrorAt(expr.position, "a slice with step 0");
   const bool is_text = object.AsString() != nullptr;
   if (!is_text && object.AsList() == nullptr) {
-    if (object.IsUndefined()) return Value::Of(List());
     return ErrorAt(expr.position, fmt::format("cannot slice {}", object.TypeName()));
   }
   const size_t size = is_text ? NumChars(*object.AsString()) : object.AsList()->size();
@@ -446,14 +445,18 @@ absl::StatusOr<Value> Interpreter::CallMacro(const Expr& expr, const Macro& macr
     }
     SetMember(&frames_.back(), name, std::move(value));
   }
-  absl::StatusOr<std::string> text = status;
-  if (status.ok()) text = Capture(definition.bodies[0]);
+  std::string text;
+  if (status.ok()) {
+    absl::StatusOr<std::string> captured = Capture(definition.bodies[0]);
+    status = captured.status();
+    if (captured.ok()) text = *std::move(captured);
+  }
   --num_calls_;
   frames_.resize(num_visible);
   frames_.insert(frames_.end(), std::make_move_iterator(hidden.begin()),
                  std::make_move_iterator(hidden.end()));
-  ASSAY_RETURN_IF_ERROR(text.status());
-  return Value::Of(*std::move(text));
+  ASSAY_RETURN_IF_ERROR(status);
+  return Value::Of(std::move(text));
 }
 
 }  // namespace assay::engine::jinja

@@ -52,8 +52,7 @@ List SplitAtSpace(std::string_view text, int64_t max_splits) {
       end += c.num_bytes;
     }
     if (max_splits >= 0 && static_cast<int64_t>(pieces.size()) >= max_splits) {
-      end = Strip(text, "", Side::kRight).size();
-      pieces.push_back(Value::Of(std::string(text.substr(0, end))));
+      pieces.push_back(Value::Of(std::string(text)));
       break;
     }
     pieces.push_back(Value::Of(std::string(text.substr(0, end))));
@@ -186,6 +185,11 @@ absl::StatusOr<Value> ChangeCase(const std::string& text, const Arguments&) {
     const DecodedChar c = DecodeChar(&text[i]);
     i += c.num_bytes;
     const auto code_point = static_cast<utf8proc_int32_t>(c.code_point);
+    if (kCase != Case::kLower && c.code_point == 0xDF && !(kCase != Case::kUpper && in_word)) {
+      changed += kCase == Case::kUpper ? "SS" : "Ss";  // Python knows no capital sharp s
+      in_word = true;
+      continue;
+    }
     const bool raises = kCase == Case::kUpper || (kCase != Case::kLower && !in_word);
     AppendUtf8(
         static_cast<char32_t>(raises ? utf8proc_toupper(code_point) : utf8proc_tolower(code_point)),

@@ -71,13 +71,17 @@ class Translator {
       out_ += in_class_ ? std::string(ranges) : fmt::format("[{}]", ranges);
       i_ += 2;
     } else if (c == 'p' || c == 'P') {
-      if (i_ + 2 >= regex_.size() || regex_[i_ + 2] != '{') return Refuse("\\p without braces is");
-      Copy(2);
+      const size_t close = regex_.find('}', i_);
+      if (i_ + 2 >= regex_.size() || regex_[i_ + 2] != '{' || close == std::string::npos) {
+        return Refuse("\\p without braces is");
+      }
+      Copy(close + 1 - i_);
     } else if (c == 'x') {
-      // \xHH above 7F is a raw byte in Oniguruma.
-      const bool is_byte = i_ + 2 < regex_.size() && regex_[i_ + 2] != '{';
-      if (is_byte && regex_[i_ + 2] > '7') return Refuse("\\xHH above 7F is");
-      Copy(2);
+      const size_t close = regex_.find('}', i_);
+      if (i_ + 2 >= regex_.size() || regex_[i_ + 2] != '{' || close == std::string::npos) {
+        return Refuse("\\x without braces is");  // a raw byte in Oniguruma
+      }
+      Copy(close + 1 - i_);
     } else if (std::string_view("dDrntf").find(c) != std::string_view::npos) {
       Copy(2);
     } else if (static_cast<unsigned char>(c) < 0x80 &&

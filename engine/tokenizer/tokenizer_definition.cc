@@ -227,9 +227,11 @@ absl::Status ReadTemplate(const JsonReader& processor, TokenizerDefinition* defi
     ++num_sequences;
   }
   if (num_sequences != 1) return single.Error("the text (Sequence A) must stand in it once");
-  // A later template puts its tokens around those of an earlier one.
-  definition->prefix_ids.insert(definition->prefix_ids.begin(), before.begin(), before.end());
-  definition->suffix_ids.insert(definition->suffix_ids.end(), after.begin(), after.end());
+  if (!definition->prefix_ids.empty() || !definition->suffix_ids.empty()) {
+    return processor.Error("a second template; the reference gives two no clear meaning");
+  }
+  definition->prefix_ids = std::move(before);
+  definition->suffix_ids = std::move(after);
   return absl::OkStatus();
 }
 
