@@ -26,12 +26,16 @@ target_compile_options(assay_warnings INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
                              -Wno-missing-field-initializers -Werror>)
 
+if(ASSAY_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 if(ASSAY_SANITIZER)
   add_compile_options(-fsanitize=${ASSAY_SANITIZER} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${ASSAY_SANITIZER})
   # g++ 12 reports false positives of these under the sanitizers' instrumentation.
   target_compile_options(assay_warnings INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized -Wno-stringop-overflow>)
+    $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized
+                                                            -Wno-stringop-overflow>)
   if(ASSAY_SANITIZER STREQUAL "thread")
     # spdlog and gRPC fence with atomic_thread_fence, which ThreadSanitizer does not model.
     target_compile_options(assay_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-tsan>)

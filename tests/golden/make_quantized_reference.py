@@ -40,7 +40,9 @@ def round_asymmetric(x, bits, clip=1.0, dim=-1):
     degenerate = (high == 0) & (low == 0)
     high = torch.where(degenerate, torch.ones_like(high), high)
     low = torch.where(degenerate, -torch.ones_like(low), low)
-    scale = (high - low) / levels
+    # A tensor, because torch on CUDA multiplies by the reciprocal of a Python scalar: one unit in the
+    # last place, and enough to move a zero point where -low / scale is a tie.
+    scale = (high - low) / torch.full_like(high, levels)
     zero = torch.round(-low / scale)
     return scale * (torch.clamp(torch.round(x / scale) + zero, 0, levels) - zero)
 
@@ -87,7 +89,7 @@ def calibrated_tables(model, documents, bits, pre_bias):
     tables = []
     for low, high in ranges:
         high, low = high.clamp(min=0), low.clamp(max=0)
-        scale = (high - low) / (2**bits - 1)
+        scale = (high - low) / torch.full_like(high, 2**bits - 1)
         tables.append((scale, torch.round(-low / scale)))
     return tables
 
