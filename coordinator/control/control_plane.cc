@@ -39,8 +39,8 @@ CellSpec SpecOf(const CellContext& context) {
   return spec;
 }
 
-SweepSpec SpecOf(const storage::SweepData& data) {
-  SweepSpec spec;
+ScheduledSweep SpecOf(const storage::SweepData& data) {
+  ScheduledSweep spec;
   spec.sweep_id = data.sweep.id;
   spec.priority = data.sweep.priority;
   spec.paused = data.sweep.state == storage::SweepState::kPaused;

@@ -41,7 +41,7 @@ struct SweepPlace {
   int32_t num_items = 0;  // the first ones of the benchmark
 };
 
-struct SweepSpec {
+struct ScheduledSweep {
   int64_t sweep_id = 0;  // row id: later sweeps have larger ones
   int32_t priority = 50;
   bool paused = false;

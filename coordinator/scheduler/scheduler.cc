@@ -46,7 +46,7 @@ void Scheduler::AddJob(const JobSpec& spec) {
   work_arrived_ = true;
 }
 
-void Scheduler::AddSweep(const SweepSpec& spec, Actions* actions) {
+void Scheduler::AddSweep(const ScheduledSweep& spec, Actions* actions) {
   const auto [it, inserted] = sweeps_.try_emplace(spec.sweep_id);
   ASSAY_CHECK(inserted, "sweep {} is known already", spec.sweep_id);
   SweepEntry& sweep = it->second;

@@ -71,7 +71,7 @@ class Scheduler {
   void RestoreLeasedJob(const JobSpec& spec, const std::string& worker_id,
                         const std::string& incarnation, MonotonicTime now);
   // May settle at once, when the store has every sample already.
-  void AddSweep(const SweepSpec& spec, Actions* actions);
+  void AddSweep(const ScheduledSweep& spec, Actions* actions);
   // Takes over what `previous` knew of the workers: who is there and what their slots report. Used
   // after a failed commit, when the rest is rebuilt from the database. Those in `except` are not
   // known: what made them known is undone.

@@ -1,0 +1,50 @@
+// What the services share.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/model_files.h"
+#include "coordinator/api/grpc_status.h"
+#include "coordinator/api/read_stores.h"
+#include "coordinator/api/sync_stream.h"
+#include "coordinator/api/task_pool.h"
+#include "coordinator/api/watch_hub.h"
+#include "coordinator/control/control_loop.h"
+#include "coordinator/planner/plan_sweep.h"
+#include "storage/artifacts/artifact_store.h"
+
+namespace assay::coordinator {
+
+// Everything outlives the services. Services run on gRPC's threads and hand on: mutations of
+// workers to `loop`, what reads or waits to `readers`, artifacts to `transfers`.
+struct ApiContext {
+  const Clock* clock = nullptr;
+  ControlLoop* loop = nullptr;
+  StreamRegistry* streams = nullptr;
+  ReadStores* stores = nullptr;
+  storage::ArtifactStore* artifacts = nullptr;
+  TaskPool* readers = nullptr;
+  TaskPool* transfers = nullptr;
+  WatchHub* watches = nullptr;
+  PlannerRoots roots;
+  ModelHasher* hasher = nullptr;
+};
+
+// Runs `answer` on a reader thread and finishes the call with its status. UNAVAILABLE when too many
+// wait.
+template <typename Answer>
+grpc::ServerUnaryReactor* AnswerOnReader(const ApiContext& api,
+                                         grpc::CallbackServerContext* context, Answer answer) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const bool posted = api.readers->Post(
+      [reactor, answer = std::move(answer)] { reactor->Finish(ToGrpc(answer())); });
+  if (!posted) {
+    reactor->Finish({grpc::StatusCode::UNAVAILABLE, "too many requests wait; try again"});
+  }
+  return reactor;
+}
+
+}  // namespace assay::coordinator

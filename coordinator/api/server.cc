@@ -1,0 +1,160 @@
+#include "coordinator/api/server.h"
+
+#include <arpa/inet.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include "base/file.h"
+#include "base/ids.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "coordinator/api/api_context.h"
+#include "coordinator/api/fleet_service.h"
+#include "coordinator/api/limits.h"
+#include "coordinator/api/results_service.h"
+#include "coordinator/api/sweep_service.h"
+#include "coordinator/api/worker_service.h"
+
+namespace assay::coordinator {
+namespace {
+
+constexpr absl::Duration kStopGrace = absl::Seconds(2);
+constexpr size_t kMaxWaiting = 256;  // calls that wait for a reader
+
+std::unique_ptr<grpc::Server> BuildServer(const std::string& listen,
+                                          const std::vector<grpc::Service*>& services, int* port) {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), port);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  // A second coordinator on the same port must fail, not share its workers.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Clients ping every 30 s without data; gRPC's default would answer with GOAWAY
+  // ENHANCE_YOUR_CALM below 5 minutes.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  return builder.BuildAndStart();
+}
+
+}  // namespace
+
+bool IsLoopback(const std::string& listen) {
+  if (listen.starts_with("unix:")) return true;
+  const size_t colon = listen.rfind(':');
+  const std::string host = listen.substr(0, colon);
+  if (host == "localhost" || host == "[::1]") return true;
+  in_addr address{};
+  return inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
+}
+
+// In the order of construction; each uses what stands above it.
+struct Server::Parts {
+  Options options;
+  std::unique_ptr<storage::ControlStore> store;
+  std::unique_ptr<storage::ArtifactStore> artifacts;
+  std::unique_ptr<ControlPlane> plane;
+  StreamRegistry streams;
+  std::unique_ptr<ControlLoop> loop;
+  std::unique_ptr<ReadStores> stores;
+  ModelHasher hasher;
+  std::unique_ptr<TaskPool> readers;
+  std::unique_ptr<TaskPool> transfers;
+  std::unique_ptr<WatchHub> watches;
+  ApiContext api;
+  std::unique_ptr<WorkerServiceImpl> worker_service;
+  std::unique_ptr<SweepServiceImpl> sweep_service;
+  std::unique_ptr<FleetServiceImpl> fleet_service;
+  std::unique_ptr<ResultsServiceImpl> results_service;
+  std::unique_ptr<grpc::Server> server;
+  int port = 0;
+  bool stopped = false;
+};
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Server::~Server() { Stop(); }
+
+int Server::port() const { return parts_->port; }
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clock* clock) {
+  if (!IsLoopback(options.listen)) {
+    return InvalidArgument(
+        "--listen {}: only loopback addresses (127.0.0.1, [::1], localhost) are served without "
+        "TLS, which this version does not have",
+        options.listen);
+  }
+  if (options.control.make_id == nullptr) {
+    options.control.make_id = [](const std::string& prefix) { return RandomId(prefix); };
+  }
+  auto parts = std::make_unique<Parts>();
+  parts->options = options;
+  ASSAY_RETURN_IF_ERROR(MakeDirectories(options.data_dir));
+  ASSAY_ASSIGN_OR_RETURN(parts->store, storage::ControlStore::Open(options.data_dir + "/assay.db"));
+  ASSAY_ASSIGN_OR_RETURN(parts->artifacts,
+                         storage::ArtifactStore::Open(options.data_dir + "/artifacts"));
+  ASSAY_ASSIGN_OR_RETURN(parts->plane,
+                         ControlPlane::Open(parts->store.get(), clock, options.control));
+  Parts* const p = parts.get();
+  parts->loop = std::make_unique<ControlLoop>(
+      parts->plane.get(), parts->store.get(),
+      [p](std::vector<OutgoingMessage> messages) {
+        p->streams.Deliver(messages, p->options.control);
+      },
+      options.loop);
+  parts->stores = std::make_unique<ReadStores>(parts->store->path());
+  parts->readers = std::make_unique<TaskPool>(options.num_readers, kMaxWaiting);
+  parts->transfers = std::make_unique<TaskPool>(options.num_transfers, kMaxWaiting);
+  parts->watches = std::make_unique<WatchHub>();
+  parts->api = {clock,
+                parts->loop.get(),
+                &parts->streams,
+                parts->stores.get(),
+                parts->artifacts.get(),
+                parts->readers.get(),
+                parts->transfers.get(),
+                parts->watches.get(),
+                options.roots,
+                &parts->hasher};
+  parts->worker_service = std::make_unique<WorkerServiceImpl>(&parts->api);
+  parts->sweep_service = std::make_unique<SweepServiceImpl>(&parts->api);
+  parts->fleet_service = std::make_unique<FleetServiceImpl>(&parts->api);
+  parts->results_service = std::make_unique<ResultsServiceImpl>(&parts->api);
+  parts->loop->Start();
+  std::unique_ptr<Server> server(new Server(std::move(parts)));
+  p->server = BuildServer(options.listen,
+                          {p->worker_service.get(), p->sweep_service.get(), p->fleet_service.get(),
+                           p->results_service.get()},
+                          &p->port);
+  if (p->server == nullptr || p->port == 0) {
+    return Unavailable("cannot listen on {}: the address is in use or not of this machine",
+                       options.listen);
+  }
+  p->server->GetHealthCheckService()->SetServingStatus(true);
+  return server;
+}
+
+void Server::Stop() {
+  Parts& parts = *parts_;
+  if (std::exchange(parts.stopped, true)) return;
+  // Watches and conversations first: they would hold the server's shutdown for ever.
+  parts.watches->Stop();
+  if (parts.server) {
+    parts.server->GetHealthCheckService()->SetServingStatus(false);
+    parts.streams.CloseAll();
+    parts.server->Shutdown(std::chrono::system_clock::now() +
+                           absl::ToChronoMilliseconds(kStopGrace));
+  }
+  // Calls in progress wait for readers, readers for the loop.
+  parts.readers->Stop();
+  parts.transfers->Stop();
+  parts.loop->Stop();
+  parts.server.reset();
+}
+
+}  // namespace assay::coordinator

@@ -1,0 +1,55 @@
+// The coordinator's server: the control loop, the services and the threads between them.
+#pragma once
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "coordinator/control/control_loop.h"
+#include "coordinator/control/control_plane.h"
+#include "coordinator/planner/plan_sweep.h"
+
+namespace assay::coordinator {
+
+// Thread-safe.
+class Server {
+ public:
+  struct Options {
+    std::string data_dir;                   // assay.db and artifacts/ live here; made when missing
+    std::string listen = "127.0.0.1:7350";  // port 0: the kernel chooses
+    PlannerRoots roots;
+    ControlPlane::Options control;  // make_id may be left empty
+    ControlLoop::Options loop;
+    int num_readers = 4;
+    int num_transfers = 2;
+  };
+
+  // Opens the database and serves. INVALID_ARGUMENT when `listen` is not a loopback address:
+  // without TLS nothing else is served. FAILED_PRECONDITION when another coordinator owns the data;
+  // UNAVAILABLE when the port is taken. `clock` outlives the server.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(Options options, const Clock* clock);
+  // Stops.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  int port() const;
+
+  // Ends conversations, finishes what is in the control plane's queue, empties the WAL. Idempotent.
+  void Stop();
+
+ private:
+  struct Parts;
+  explicit Server(std::unique_ptr<Parts> parts);
+
+  std::unique_ptr<Parts> parts_;
+};
+
+// Whether `listen` ("HOST:PORT") is on this machine only: 127.0.0.0/8, [::1], localhost or a Unix
+// socket.
+bool IsLoopback(const std::string& listen);
+
+}  // namespace assay::coordinator

@@ -1,0 +1,136 @@
+// Server streams of answers: one written by a thread that may wait (rows of a query, an artifact),
+// one written by whoever has news (a watch). Both own themselves: gRPC frees them when the call
+// ends and everybody else has let go.
+#pragma once
+
+#include <absl/base/thread_annotations.h>
+#include <absl/synchronization/mutex.h>
+#include <absl/time/time.h>
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <mutex>
+#include <utility>
+
+namespace assay::coordinator {
+
+// For one writing thread. A reader that takes nothing for half a minute loses the call.
+template <typename Response>
+class BlockingWriter final : public grpc::ServerWriteReactor<Response> {
+ public:
+  static std::shared_ptr<BlockingWriter> Make(grpc::CallbackServerContext* context) {
+    const std::shared_ptr<BlockingWriter> writer(new BlockingWriter(context));
+    writer->self_ = writer;
+    return writer;
+  }
+
+  // False when the reader is gone.
+  bool Write(Response response) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (gone_) return false;
+      writing_ = true;
+    }
+    response_ = std::move(response);
+    this->StartWrite(&response_);
+    const auto written = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !writing_; };
+    absl::MutexLock lock(&mutex_);
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&written), kPatience)) {
+      context_->TryCancel();
+      mutex_.Await(absl::Condition(&written));
+    }
+    return !gone_;
+  }
+
+  // Call once, last.
+  void End(const grpc::Status& status) { this->Finish(status); }
+
+  void OnWriteDone(bool ok) override {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    if (!ok) gone_ = true;
+  }
+  void OnCancel() override {
+    absl::MutexLock lock(&mutex_);
+    gone_ = true;
+  }
+  void OnDone() override { const std::shared_ptr<BlockingWriter> last = std::move(self_); }
+
+ private:
+  static constexpr absl::Duration kPatience = absl::Seconds(30);
+  explicit BlockingWriter(grpc::CallbackServerContext* context) : context_(context) {}
+
+  grpc::CallbackServerContext* const context_;
+  std::shared_ptr<BlockingWriter> self_;
+  Response response_;
+  absl::Mutex mutex_;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool gone_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// Thread-safe. One message is in flight at a time; who is not ready skips news.
+template <typename Response>
+class WatchWriter final : public grpc::ServerWriteReactor<Response> {
+ public:
+  static std::shared_ptr<WatchWriter> Make() {
+    const std::shared_ptr<WatchWriter> writer(new WatchWriter);
+    writer->self_ = writer;
+    return writer;
+  }
+
+  // The last message has left, and the reader is there.
+  bool ready() {
+    const std::lock_guard lock(mutex_);
+    return !writing_ && !ended_ && !gone_;
+  }
+  bool gone() {
+    const std::lock_guard lock(mutex_);
+    return gone_ || ended_;
+  }
+  // Only when ready().
+  void Send(Response response) {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+    writing_ = true;
+    response_ = std::move(response);
+    this->StartWrite(&response_);
+  }
+  // A last message, then the end.
+  void SendLast(Response response) {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+    ended_ = true;
+    response_ = std::move(response);
+    this->StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
+  }
+  void End(const grpc::Status& status) {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+    ended_ = true;
+    this->Finish(status);
+  }
+
+  void OnWriteDone(bool ok) override {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    if (!ok) gone_ = true;
+  }
+  void OnCancel() override {
+    const std::lock_guard lock(mutex_);
+    gone_ = true;
+  }
+  void OnDone() override { const std::shared_ptr<WatchWriter> last = std::move(self_); }
+
+ private:
+  WatchWriter() = default;
+
+  std::shared_ptr<WatchWriter> self_;
+  Response response_;
+  // Recursive: gRPC may call OnWriteDone within StartWrite, on the same thread.
+  std::recursive_mutex mutex_;
+  bool writing_ = false;
+  bool ended_ = false;
+  bool gone_ = false;
+};
+
+}  // namespace assay::coordinator

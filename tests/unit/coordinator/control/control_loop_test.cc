@@ -1,0 +1,122 @@
+#include "coordinator/control/control_loop.h"
+
+#include <absl/synchronization/notification.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "coordinator/control/meters.h"
+#include "tests/unit/coordinator/control/control_harness.h"
+
+namespace assay::coordinator {
+namespace {
+
+class ControlLoopTest : public ::testing::Test, protected testing::ControlHarness {};
+
+TEST_F(ControlLoopTest, WorkOfManyThreadsIsDoneOnceEachAndAnsweredAfterTheCommit) {
+  ControlLoop loop(&plane(), &store(), [](std::vector<OutgoingMessage>) {}, {});
+  loop.Start();
+  std::atomic<int> num_done = 0;
+  int num_worked = 0;  // of the control thread alone
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 50; ++i) {
+        EXPECT_OK(loop.Run([&](ControlPlane&) { ++num_worked; }));
+        ++num_done;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(num_done, 400);
+  loop.Stop();
+  EXPECT_EQ(num_worked, 400);
+  EXPECT_LE(plane().counters().num_commits, 410);
+}
+
+TEST_F(ControlLoopTest, WhatWasPostedBeforeTheStopIsDoneAndWhatComesLaterIsRefused) {
+  ControlLoop loop(&plane(), &store(), [](std::vector<OutgoingMessage>) {}, {});
+  loop.Start();
+  std::atomic<int> num_done = 0;
+  for (int i = 0; i < 200; ++i) {
+    loop.Post([](ControlPlane&) {},
+              [&](const absl::Status& committed) {
+                EXPECT_OK(committed);
+                ++num_done;
+              });
+  }
+  loop.Stop();
+  EXPECT_EQ(num_done, 200);
+  EXPECT_EQ(loop.Run([](ControlPlane&) {}).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(ControlLoopTest, AFullQueueRefusesInsteadOfGrowing) {
+  ControlLoop::Options options;
+  options.max_queue = 10;
+  ControlLoop loop(
+      &plane(), &store(), [](std::vector<OutgoingMessage>) {}, options);
+  loop.Start();
+  absl::Notification entered;
+  absl::Notification go_on;
+  loop.Post(
+      [&](ControlPlane&) {
+        entered.Notify();
+        go_on.WaitForNotification();
+      },
+      [](const absl::Status&) {});
+  entered.WaitForNotification();
+  std::atomic<int> num_refused = 0;
+  std::atomic<int> num_committed = 0;
+  for (int i = 0; i < 30; ++i) {
+    loop.Post([](ControlPlane&) {},
+              [&](const absl::Status& committed) {
+                ++(committed.ok() ? num_committed : num_refused);
+              });
+  }
+  EXPECT_EQ(num_refused, 20);
+  go_on.Notify();
+  loop.Stop();
+  EXPECT_EQ(num_committed, 10);
+}
+
+TEST_F(ControlLoopTest, ASnapshotShowsWhatWasCommittedBeforeIt) {
+  std::atomic<int> num_messages = 0;
+  ControlLoop loop(&plane(), &store(),
+                   [&](std::vector<OutgoingMessage> messages) {
+                     num_messages += static_cast<int>(messages.size());
+                   },
+                   {});
+  loop.Start();
+  EXPECT_TRUE(loop.Snapshot()->sweeps.empty());
+  ASSERT_OK(loop.Run([](ControlPlane& plane) {
+    EXPECT_OK(plane.HandleSubmit({testing::MakePlan(1, 4), "", "ada", "spec"}));
+  }));
+  EXPECT_EQ(loop.Snapshot(/*fresh=*/true)->sweeps.size(), 1u);
+  HelloCommand hello;
+  hello.hello.worker_id = "w1";
+  hello.hello.incarnation = "a";
+  hello.hello.slots.push_back({.index = 0});
+  ASSERT_OK(loop.Run([&](ControlPlane& plane) { EXPECT_OK(plane.HandleHello(hello)); }));
+  EXPECT_EQ(loop.Snapshot(/*fresh=*/true)->workers.size(), 1u);
+  EXPECT_GE(num_messages, 1) << "the welcome";
+  loop.Stop();
+}
+
+TEST(MetersTest, TheRateIsOfTheLastTenFullSeconds) {
+  RateMeter meter;
+  for (int second = 100; second < 120; ++second) meter.Add(absl::Seconds(second), 50);
+  EXPECT_DOUBLE_EQ(meter.PerSecond(absl::Seconds(120)), 50);
+  EXPECT_DOUBLE_EQ(meter.PerSecond(absl::Seconds(125)), 25);
+  EXPECT_DOUBLE_EQ(meter.PerSecond(absl::Seconds(100000)), 0);
+}
+
+TEST(MetersTest, TheNinetyNinthPercentile) {
+  LatencyMeter meter;
+  EXPECT_EQ(meter.P99(), absl::ZeroDuration());
+  for (int i = 1; i <= 100; ++i) meter.Add(absl::Milliseconds(i));
+  EXPECT_EQ(meter.P99(), absl::Milliseconds(99));
+}
+
+}  // namespace
+}  // namespace assay::coordinator
