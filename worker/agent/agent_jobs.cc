@@ -114,14 +114,22 @@ absl::Status Agent::PublishJob(const v1::JobGrant& job, const JobFolders& folder
 }
 
 void Agent::CompleteJob(v1::CompleteJobRequest request) {
-  const absl::Status told = RetryWhileAway(fmt::format("completing job {}", request.job_id()),
-                                           [&] { return client_->CompleteJob(request); });
+  const std::string what = fmt::format("completing job {}", request.job_id());
+  absl::Status told = RetryWhileAway(what, [&] { return client_->CompleteJob(request); });
   if (told.code() == absl::StatusCode::kFailedPrecondition) {
     spdlog::info("job {} belongs to another worker by now", request.job_id());
-  } else if (!told.ok()) {
-    spdlog::error("job {}: the coordinator does not take its end: {}", request.job_id(),
-                  Message(told));
+    return;
   }
+  if (told.ok() || finished()) return;
+  spdlog::error("job {}: the coordinator does not take its end: {}", request.job_id(),
+                Message(told));
+  if (!request.error().empty()) return;
+  // What was made is not what the coordinator has or wants: without a word the job would be leased
+  // to this worker until it is given up by the clock, again and again.
+  request.set_error(ValidUtf8(Message(told)));
+  request.set_infrastructure(true);
+  told = RetryWhileAway(what, [&] { return client_->CompleteJob(request); });
+  if (!told.ok()) spdlog::error("job {}: {}", request.job_id(), Message(told));
 }
 
 absl::Status Agent::RetryWhileAway(const std::string& what,

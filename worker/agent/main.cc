@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -40,6 +41,15 @@ absl::Duration ToDuration(double seconds) { return absl::Seconds(seconds); }
 absl::Status CheckProgram(const std::string& path, const char* flag) {
   if (::access(path.c_str(), X_OK) == 0) return absl::OkStatus();
   return NotFound("{}: not a program; give {} the path of one", path, flag);
+}
+
+// As the coordinator wants it, who uses it in logs, events and file names.
+absl::Status CheckWorkerId(const std::string& id) {
+  const bool plain = std::all_of(id.begin(), id.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
+  });
+  if (!id.empty() && id.size() <= 64 && plain) return absl::OkStatus();
+  return InvalidArgument("--worker-id '{}': 1 to 64 of A-Z a-z 0-9 . _ -", id);
 }
 
 struct Flags {
@@ -156,6 +166,10 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
     std::cerr << "assay-worker: " << error.what() << "\n";
+    return kExitUsage;
+  }
+  if (const absl::Status id = CheckWorkerId(flags.worker_id); !id.ok()) {
+    std::cerr << "assay-worker: " << Message(id) << "\n";
     return kExitUsage;
   }
   InitLogging("assay-worker");
