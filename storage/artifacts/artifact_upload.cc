@@ -65,7 +65,7 @@ absl::Status ArtifactUpload::CloseCurrent() {
 
 absl::Status ArtifactUpload::Append(int file_index, int64_t offset, std::string_view data) {
   if (is_over_) return FailedPrecondition("artifact {}: the upload is over", key_);
-  const absl::Status status = AppendChunk(file_index, offset, data);
+  absl::Status status = AppendChunk(file_index, offset, data);
   is_over_ = !status.ok();
   return status;
 }

@@ -186,6 +186,7 @@ absl::StatusOr<QuerySummary> QueryRunner::Run(const std::string& sql, const Quer
   }
 
   std::vector<std::string> columns;
+  columns.reserve(static_cast<size_t>(num_columns));
   for (int i = 0; i < num_columns; ++i) {
     columns.emplace_back(sqlite3_column_name(statement.get(), i));
   }

@@ -67,9 +67,7 @@ class Statement {
 
   template <typename T>
   void BindAny(int index, const T& value) {
-    if constexpr (std::is_enum_v<T>) {
-      BindInteger(index, static_cast<int64_t>(value));
-    } else if constexpr (std::is_integral_v<T>) {
+    if constexpr (std::is_enum_v<T> || std::is_integral_v<T>) {
       BindInteger(index, static_cast<int64_t>(value));  // uint64_t keeps its bits
     } else if constexpr (std::is_floating_point_v<T>) {
       BindReal(index, value);
