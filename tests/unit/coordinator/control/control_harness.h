@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -203,6 +204,7 @@ class ControlHarness {
           FinishLease(*grant);
           worked = true;
         } else if (const auto* job = std::get_if<JobMessage>(&message.body)) {
+          if (answered_jobs_.contains({job->job_id, job->epoch})) continue;
           EXPECT_OK(CompleteJob(*job, ""));
           worked = true;
         }
@@ -213,6 +215,7 @@ class ControlHarness {
   absl::Status CompleteJob(const JobMessage& job, const std::string& error,
                            bool infrastructure = false) {
     absl::Status outcome;
+    answered_jobs_.insert({job.job_id, job.epoch});
     JobReport report;
     report.worker_id = "w1";
     report.incarnation = "a";
@@ -268,6 +271,7 @@ class ControlHarness {
   std::unique_ptr<storage::ControlStore> store_;
   std::unique_ptr<ControlPlane> plane_;
   std::vector<OutgoingMessage> messages_;
+  std::set<std::pair<int64_t, int64_t>> answered_jobs_;  // job, epoch
 };
 
 }  // namespace assay::coordinator::testing

@@ -69,10 +69,9 @@ TEST_F(ControlLoopTest, AFullQueueRefusesInsteadOfGrowing) {
   std::atomic<int> num_refused = 0;
   std::atomic<int> num_committed = 0;
   for (int i = 0; i < 30; ++i) {
-    loop.Post([](ControlPlane&) {},
-              [&](const absl::Status& committed) {
-                ++(committed.ok() ? num_committed : num_refused);
-              });
+    loop.Post(
+        [](ControlPlane&) {},
+        [&](const absl::Status& committed) { ++(committed.ok() ? num_committed : num_refused); });
   }
   EXPECT_EQ(num_refused, 20);
   go_on.Notify();
