@@ -14,7 +14,7 @@ namespace assay::engine::jinja {
 
 // No value may grow beyond this, in bytes of a string or items of a list.
 inline constexpr size_t kMaxStringBytes = 64 << 20;
-inline constexpr size_t kMaxListItems = 1 << 20;
+inline constexpr size_t kMaxListItems = 1 << 18;
 
 struct Arguments {
   std::vector<Value> positional;

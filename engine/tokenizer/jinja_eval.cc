@@ -25,8 +25,8 @@ absl::StatusOr<std::string> Interpreter::Run(const std::vector<Stmt>& statements
 }
 
 absl::Status Interpreter::Charge(Position position, size_t num_bytes) {
-  constexpr int64_t kMaxSteps = 5'000'000;
-  constexpr int64_t kMaxBytes = int64_t{512} << 20;  // made in all, printed or not
+  constexpr int64_t kMaxSteps = 1'000'000;
+  constexpr int64_t kMaxBytes = int64_t{256} << 20;  // made in all, printed or not
   num_bytes_ += static_cast<int64_t>(num_bytes);
   if (++num_steps_ > kMaxSteps) return ErrorAt(position, "the template takes too many steps");
   if (num_bytes_ > kMaxBytes) return ErrorAt(position, "the template makes too much text");

@@ -215,7 +215,7 @@ absl::StatusOr<Value> Interpreter::Binary(const Expr& expr) {
   }
   int64_t left, right;
   if (op == "*" && a.AsString() && b.GetInteger(&right)) {
-    const auto times = static_cast<size_t>(std::clamp<int64_t>(right, 0, kMaxStringBytes));
+    const auto times = static_cast<size_t>(std::clamp<int64_t>(right, 0, kMaxStringBytes + 1));
     if (a.AsString()->size() * times > kMaxStringBytes) {
       return ErrorAt(expr.position, "the text is too long");
     }
