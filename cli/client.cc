@@ -68,15 +68,15 @@ Client::Client(Options options)
 void Client::Cancel() {
   const std::lock_guard lock(mutex_);
   cancelled_ = true;
-  if (current_ != nullptr) current_->TryCancel();
+  for (grpc::ClientContext* context : active_) context->TryCancel();
 }
 
-absl::Status Client::Attempt(absl::Duration timeout, const Call1& call) {
+absl::Status Client::UntilAvailable(absl::Duration timeout, const Attempt& attempt) {
   const Clock* clock = RealClock::Get();
   const absl::Duration started = clock->Monotonic();
   absl::Duration pause = kFirstPause;
   while (true) {
-    const absl::Status status = Once(timeout, call);
+    const absl::Status status = Once(timeout, attempt);
     if (status.ok()) reached_ = true;
     if (status.code() != absl::StatusCode::kUnavailable) return status;
     const absl::Duration patience = reached_ ? options_.outage_patience : options_.connect_patience;
@@ -86,7 +86,7 @@ absl::Status Client::Attempt(absl::Duration timeout, const Call1& call) {
   }
 }
 
-absl::Status Client::Once(absl::Duration timeout, const Call1& call) {
+absl::Status Client::Once(absl::Duration timeout, const Attempt& attempt) {
   grpc::ClientContext context;
   if (timeout != absl::InfiniteDuration()) {
     context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
@@ -94,12 +94,12 @@ absl::Status Client::Once(absl::Duration timeout, const Call1& call) {
   {
     const std::lock_guard lock(mutex_);
     if (cancelled_) return Cancelled("interrupted");
-    current_ = &context;
+    active_.push_back(&context);
   }
-  const grpc::Status status = call(&context);
+  const grpc::Status status = attempt(&context);
   {
     const std::lock_guard lock(mutex_);
-    current_ = nullptr;
+    std::erase(active_, &context);
   }
   return Translate(status, timeout);
 }
@@ -130,6 +130,8 @@ absl::Status Client::Translate(const grpc::Status& status, absl::Duration timeou
 
 absl::Status WithRemedy(const absl::Status& status, const std::string& remedy) {
   if (status.code() != absl::StatusCode::kNotFound) return status;
+  const bool has_one = Message(status).find("`assay ") != std::string::npos;
+  if (has_one) return status;
   return NotFound("{}; {}", Message(status), remedy);
 }
 

@@ -16,6 +16,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "assay/v1/fleet_service.grpc.pb.h"
 #include "assay/v1/results_service.grpc.pb.h"
@@ -44,16 +45,19 @@ class Client {
   v1::ResultsService::StubInterface& results() { return *results_; }
   v1::FleetService::StubInterface& fleet() { return *fleet_; }
 
+  enum class Retry { kYes, kNo };  // of UNAVAILABLE
+
   // client.Call(client.sweeps(), &v1::SweepService::StubInterface::GetSweep, request)
   template <typename Stub, typename Request, typename Response>
-  absl::StatusOr<Response> Call(Stub& stub,
-                                grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
-                                                             Response*),
-                                const Request& request, absl::Duration timeout = kCallTimeout) {
+  absl::StatusOr<Response> Call(
+      Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+      const Request& request, absl::Duration timeout = kCallTimeout, Retry retry = Retry::kYes) {
     Response response;
-    const absl::Status status = Attempt(timeout, [&](grpc::ClientContext* context) {
+    const Attempt attempt = [&](grpc::ClientContext* context) {
       return (stub.*method)(context, request, &response);
-    });
+    };
+    const absl::Status status =
+        retry == Retry::kYes ? UntilAvailable(timeout, attempt) : Once(timeout, attempt);
     if (!status.ok()) return status;
     return response;
   }
@@ -79,7 +83,7 @@ class Client {
     });
   }
 
-  // Ends the call in progress, and every later one, with CANCELLED.
+  // Ends the calls in progress, and every later one, with CANCELLED.
   void Cancel();
 
   const std::string& address() const { return options_.address; }
@@ -88,12 +92,12 @@ class Client {
   static constexpr absl::Duration kCallTimeout = absl::Seconds(30);
 
  private:
-  using Call1 = std::function<grpc::Status(grpc::ClientContext*)>;
+  using Attempt = std::function<grpc::Status(grpc::ClientContext*)>;
 
   explicit Client(Options options);
 
-  absl::Status Attempt(absl::Duration timeout, const Call1& call);  // with retries
-  absl::Status Once(absl::Duration timeout, const Call1& call);
+  absl::Status UntilAvailable(absl::Duration timeout, const Attempt& attempt);
+  absl::Status Once(absl::Duration timeout, const Attempt& attempt);
   absl::Status Translate(const grpc::Status& status, absl::Duration timeout);
 
   const Options options_;
@@ -104,11 +108,14 @@ class Client {
   bool reached_ = false;  // the coordinator answered once
 
   std::mutex mutex_;
-  grpc::ClientContext* current_ = nullptr;  // guarded by mutex_
-  bool cancelled_ = false;                  // guarded by mutex_
+  // Calls in progress: more than one where a message of a stream leads to another call. Guarded by
+  // mutex_.
+  std::vector<grpc::ClientContext*> active_;
+  bool cancelled_ = false;  // guarded by mutex_
 };
 
-// `status`, with `remedy` added when its code is NOT_FOUND: "...; `assay sweep ls` lists them".
+// `status`, with `remedy` added when its code is NOT_FOUND and the coordinator named none:
+// "...; `assay sweep ls` lists the sweeps".
 absl::Status WithRemedy(const absl::Status& status, const std::string& remedy);
 
 }  // namespace assay::cli

@@ -40,8 +40,12 @@ void PrintReport(const v1::CompareCellsResponse& c) {
   PrintTable(table);
   PrintLine("");
   const std::string label = SanitizeLine(c.cell().label());
-  PrintLine(fmt::format("drop        {} points on {}", DropText(c.cell()),
-                        Plural(c.num_pairs(), "paired unit")));
+  if (c.cell().has_drop()) {
+    PrintLine(fmt::format("drop        {} points on {}", DropText(c.cell()),
+                          Plural(c.num_pairs(), "paired unit")));
+  } else {
+    PrintLine("drop        unknown: the two cells have no unit in common yet");
+  }
   PrintLine(fmt::format("verdict     {}", style(ColourOfLabel(label), label)));
   PrintLine(fmt::format("flips       {} harmful, {} beneficial; {} both right, {} both wrong",
                         FormatCount(c.harmful_flips()), FormatCount(c.beneficial_flips()),

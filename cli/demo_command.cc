@@ -224,7 +224,8 @@ void SayHowToLookFurther(const Outcome& outcome, const std::string& data,
   const std::string database = ShellQuote(data + "/assay.db");
   const std::string flag = coordinator.empty() ? "" : " --coordinator " + coordinator;
   Say("\nThe database stays: {}\nTo look further:\n", database);
-  Say("  {} query --db {} \\\n    \"SELECT model, label, bits, num_samples, accuracy FROM v_cell\"",
+  Say("  {} query --db {} \\\n    \"SELECT model, method_label, bits, num_samples, accuracy FROM "
+      "v_cell\"",
       assay, database);
   if (coordinator.empty()) {
     Say("\nand with a coordinator on it:\n\n  {} --data {} &", HowToCall("assay-coordinator"),

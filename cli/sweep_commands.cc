@@ -195,15 +195,17 @@ absl::StatusOr<int> List(const Session& session, bool quiet, int limit) {
 }
 
 void PrintSweep(const v1::Sweep& sweep) {
-  Table facts({{"sweep"}, {sweep.id()}});
-  facts.AddRow({"name", sweep.name()});
-  facts.AddRow({"owner", sweep.owner()});
-  facts.AddRow({"priority", fmt::format("{}", sweep.priority())});
-  facts.AddRow({"created", FormatTime(sweep.created_time_us())});
-  facts.AddRow({"finished", FormatTime(sweep.finished_time_us())});
-  facts.AddRow({"progress", SweepProgressLine(sweep)});
-  facts.AddRow({"granted again", Plural(sweep.num_rerolls(), "unit")});
-  PrintTable(facts);
+  const auto fact = [](const char* name, const std::string& value) {
+    PrintLine(PadRight(name, 15) + SanitizeLine(value));
+  };
+  fact("sweep", sweep.id());
+  fact("name", sweep.name());
+  fact("owner", sweep.owner());
+  fact("priority", fmt::format("{}", sweep.priority()));
+  fact("created", FormatTime(sweep.created_time_us()));
+  fact("finished", FormatTime(sweep.finished_time_us()));
+  fact("progress", SweepProgressLine(sweep));
+  fact("granted again", Plural(sweep.num_rerolls(), "unit"));
   PrintLine("");
   Table cells({{"cell", Align::kRight},
                {"model", Align::kLeft, true},

@@ -68,7 +68,7 @@ void SweepDisplay::RefreshWorkers() {
   if (client_ == nullptr || clock_->Monotonic() - workers_asked_at_ < kWorkersEvery) return;
   workers_asked_at_ = clock_->Monotonic();
   const auto answer = client_->Call(client_->fleet(), &v1::FleetService::StubInterface::ListWorkers,
-                                    v1::ListWorkersRequest(), kWorkersEvery);
+                                    v1::ListWorkersRequest(), kWorkersEvery, Client::Retry::kNo);
   if (!answer.ok()) return;  // the sweep matters more: the next update asks again
   workers_.clear();
   for (const v1::Worker& worker : answer->workers()) {
