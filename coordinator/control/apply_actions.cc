@@ -72,11 +72,15 @@ absl::Status ControlPlane::ApplyOne(const GrantUnits& grant) {
   for (size_t i = 0; i < grant.units.size(); ++i) {
     const storage::UnitId& unit = grant.units[i];
     const storage::ItemRecord& item = items->at(static_cast<size_t>(unit.item_index));
-    if (epochs[i] == 2) scheduler_->CountReroll(grant.cell_id);
+    if (epochs[i] == 2) {
+      scheduler_->CountReroll(grant.cell_id);
+      ++batch_counters_.num_rerolls;
+    }
     message.units.push_back({unit, epochs[i], UnitSeed(*cell, item.name, unit.repeat),
                              item.user_text, item.gold, scheduler_->ExpectedTokens(unit)});
   }
   ++batch_counters_.num_leases_granted;
+  batch_counters_.num_units_granted += static_cast<int64_t>(grant.units.size());
   Tell(grant.worker_id, grant.incarnation, std::move(message));
   return absl::OkStatus();
 }
@@ -104,6 +108,7 @@ absl::Status ControlPlane::ApplyOne(const ReleaseUnits& release) {
 
 absl::Status ControlPlane::ApplyOne(const QuarantineUnit& quarantine) {
   ASSAY_RETURN_IF_ERROR(store_->QuarantineUnit(quarantine.unit));
+  ++batch_counters_.num_quarantined;
   return RecordEvent({.kind = "unit_quarantined",
                       .cell_id = quarantine.unit.cell_id,
                       .detail_json = nlohmann::json{{"item_index", quarantine.unit.item_index},

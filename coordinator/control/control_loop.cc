@@ -76,8 +76,14 @@ std::shared_ptr<const LiveSnapshot> ControlLoop::Snapshot(bool fresh) {
     }
   }
   const auto taken = std::make_shared<std::shared_ptr<const LiveSnapshot>>();
-  const absl::Status committed = Run([taken](ControlPlane& plane) {
-    *taken = std::make_shared<const LiveSnapshot>(plane.TakeSnapshot());
+  const absl::Status committed = Run([this, taken](ControlPlane& plane) {
+    LiveSnapshot snapshot = plane.TakeSnapshot();
+    snapshot.batch_sizes = batch_sizes_;
+    {
+      absl::MutexLock lock(&mutex_);
+      snapshot.num_commands_waiting = queue_.size();
+    }
+    *taken = std::make_shared<const LiveSnapshot>(std::move(snapshot));
   });
   absl::MutexLock lock(&mutex_);
   // Only what is committed is shown: nobody sees what a crash could undo.
@@ -86,11 +92,6 @@ std::shared_ptr<const LiveSnapshot> ControlLoop::Snapshot(bool fresh) {
     snapshot_time_ = absl::Now();
   }
   return snapshot_;
-}
-
-bool ControlLoop::congested() const {
-  absl::MutexLock lock(&mutex_);
-  return queue_.size() > options_.max_queue / 2;
 }
 
 void ControlLoop::Loop() {
@@ -145,6 +146,7 @@ void ControlLoop::RunBatch(std::vector<Item> items) {
       (void)plane_->HandleTick();  // its error is the batch's
     }
     status = plane_->CommitBatch();
+    if (!items.empty()) batch_sizes_.Add(static_cast<double>(items.size()));
   } else {
     status = Unavailable("the store is not available: {}", Message(status));
     spdlog::error("{}", Message(status));

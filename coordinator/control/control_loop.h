@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "coordinator/control/control_plane.h"
+#include "coordinator/control/meters.h"
 
 namespace assay::coordinator {
 
@@ -60,9 +61,6 @@ class ControlLoop {
   // control thread: not in a gRPC callback. Null when the loop has stopped.
   std::shared_ptr<const LiveSnapshot> Snapshot(bool fresh = false);
 
-  // Samples wait in a queue this full: workers should hold back.
-  bool congested() const;
-
  private:
   struct Item {
     Work work;
@@ -80,13 +78,14 @@ class ControlLoop {
   const Sink sink_;
   const Options options_;
 
-  mutable absl::Mutex mutex_;
+  absl::Mutex mutex_;
   std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
   bool running_ ABSL_GUARDED_BY(mutex_) = false;
   std::shared_ptr<const LiveSnapshot> snapshot_ ABSL_GUARDED_BY(mutex_);
   absl::Time snapshot_time_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   // Of the control thread.
+  Histogram batch_sizes_ = MakeBatchHistogram();
   absl::Time next_tick_ = absl::InfinitePast();
   int64_t last_activity_ = 0;
   absl::Time empty_wal_at_ = absl::InfiniteFuture();

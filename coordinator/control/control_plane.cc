@@ -104,7 +104,9 @@ absl::Status ControlPlane::CommitBatch() {
     return Unavailable("the store could not commit: {}", Message(batch_status_));
   }
   sample_rate_.Add(now_, batch_counters_.num_accepted - counters_.num_accepted);
-  commit_latency_.Add(clock_->Monotonic() - start);
+  const absl::Duration latency = clock_->Monotonic() - start;
+  commit_latency_.Add(latency);
+  commit_seconds_.Add(absl::ToDoubleSeconds(latency));
   counters_ = batch_counters_;
   ++counters_.num_commits;
   std::move(batch_messages_.begin(), batch_messages_.end(), std::back_inserter(messages_));

@@ -232,6 +232,7 @@ class ControlPlane {
   ControlCounters counters_;
   RateMeter sample_rate_;
   LatencyMeter commit_latency_;
+  Histogram commit_seconds_ = MakeCommitHistogram();
   MonotonicTime speed_saved_;
 };
 

@@ -47,6 +47,8 @@ absl::Status ControlPlane::HandleHeartbeat(const HeartbeatCommand& command) {
   Actions actions;
   // Failures first: a lease whose last unit failed is not listed any more.
   for (const UnitFailureReport& failure : command.failures) {
+    const LeaseState* lease = scheduler_->FindLease(failure.lease_id);
+    if (lease == nullptr || lease->worker_id != heartbeat.worker_id) continue;
     const absl::StatusOr<int32_t> num_distinct =
         store_->RecordUnitFailure(failure.lease_id, failure.unit, failure.epoch, failure.message,
                                   failure.infrastructure, now_us_);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "coordinator/control/messages.h"
+#include "coordinator/control/meters.h"
 #include "coordinator/scheduler/events.h"
 
 namespace assay::coordinator {
@@ -72,7 +73,11 @@ struct ControlCounters {
   int64_t num_commits = 0;
   int64_t num_failed_commits = 0;
   int64_t num_leases_granted = 0;
-  int64_t num_leases_expired = 0;
+  int64_t num_leases_expired = 0;  // or lost with their worker
+  int64_t num_units_granted = 0;
+  int64_t num_rerolls = 0;  // units granted a second time
+  int64_t num_unit_failures = 0;
+  int64_t num_quarantined = 0;
 };
 
 struct LiveSnapshot {
@@ -85,6 +90,10 @@ struct LiveSnapshot {
   double samples_per_s = 0;  // stored, over the last ten seconds
   double commit_p99_ms = 0;
   ControlCounters counters;
+  // Since this coordinator started.
+  Histogram commit_seconds = MakeCommitHistogram();
+  Histogram batch_sizes = MakeBatchHistogram();
+  size_t num_commands_waiting = 0;  // for the control thread
 };
 
 }  // namespace assay::coordinator

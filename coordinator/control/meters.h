@@ -1,4 +1,5 @@
-// Two small measures of the control plane: how many samples a second, how long commits take.
+// Small measures of the control plane: how many samples a second, how long commits take, how large
+// batches are.
 #pragma once
 
 #include <absl/time/time.h>
@@ -7,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace assay::coordinator {
@@ -64,5 +66,35 @@ class LatencyMeter {
   std::vector<absl::Duration> values_;
   size_t next_ = 0;
 };
+
+// Values since the start, counted in ranges with fixed upper bounds. Not thread-safe.
+class Histogram {
+ public:
+  // `upper_bounds` rise; what is above the last counts in a range of its own.
+  explicit Histogram(std::vector<double> upper_bounds)
+      : upper_bounds_(std::move(upper_bounds)), counts_(upper_bounds_.size() + 1) {}
+
+  void Add(double value) {
+    const auto bound = std::lower_bound(upper_bounds_.begin(), upper_bounds_.end(), value);
+    ++counts_[static_cast<size_t>(bound - upper_bounds_.begin())];
+    sum_ += value;
+  }
+  const std::vector<double>& upper_bounds() const { return upper_bounds_; }
+  // How many values lie in each range: one more than there are bounds.
+  const std::vector<int64_t>& counts() const { return counts_; }
+  double sum() const { return sum_; }
+
+ private:
+  std::vector<double> upper_bounds_;
+  std::vector<int64_t> counts_;
+  double sum_ = 0;
+};
+
+// Seconds of a commit: an NVMe disk takes less than one millisecond, a bad one seconds.
+inline Histogram MakeCommitHistogram() {
+  return Histogram({.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5});
+}
+// Pieces of work in one transaction: control_loop.h.
+inline Histogram MakeBatchHistogram() { return Histogram({1, 2, 4, 8, 16, 32, 64}); }
 
 }  // namespace assay::coordinator

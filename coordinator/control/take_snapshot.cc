@@ -99,6 +99,7 @@ LiveSnapshot ControlPlane::TakeSnapshot() {
   snapshot.samples_per_s = sample_rate_.PerSecond(now);
   snapshot.commit_p99_ms = absl::ToDoubleMilliseconds(commit_latency_.P99());
   snapshot.counters = counters_;
+  snapshot.commit_seconds = commit_seconds_;
   return snapshot;
 }
 
