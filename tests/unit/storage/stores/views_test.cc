@@ -143,6 +143,23 @@ TEST_F(ViewsTest, SweepsAndProvenanceCanBeJoined) {
               ElementsAre("abc box"));
 }
 
+TEST_F(ViewsTest, EventsAreNamedAndTellTheirUnitAndLease) {
+  Do([&] {
+    ASSERT_OK(
+        store_->InsertEvent({.time_us = 5,
+                             .kind = "unit_failed",
+                             .sweep_id = "sweep-000000000001",
+                             .cell_id = cell_,
+                             .worker_id = "worker",
+                             .detail_json = R"({"item_index":1,"repeat":0,"lease_id":"l"})"}));
+    ASSERT_OK(store_->InsertEvent({.time_us = 6, .kind = "worker_online", .detail_json = "{}"}));
+  });
+  EXPECT_THAT(Query("SELECT kind, sweep_name, model, bits, benchmark, item, repeat, lease_id,"
+                    " worker_id FROM v_event ORDER BY event_id"),
+              ElementsAre("unit_failed first tiny 3-16-16 arith item-1 0 l worker",
+                          "worker_online - - - - - - - -"));
+}
+
 TEST_F(ViewsTest, ARequeuedSampleLeavesTheViewsAndStaysInTheHistory) {
   ASSERT_OK_AND_ASSIGN(const int64_t sample_id, OpenReader()->FindSample(cell_, 0, 0));
   Do([&] { ASSERT_OK(store_->RequeueSample(sample_id, 70)); });
