@@ -54,13 +54,15 @@ absl::Status ControlPlane::HandleHeartbeat(const HeartbeatCommand& command) {
                                   failure.infrastructure, now_us_);
     if (absl::IsFailedPrecondition(num_distinct.status())) continue;  // reported before
     ASSAY_RETURN_IF_ERROR(Guard(num_distinct.status()));
+    ++batch_counters_.num_unit_failures;
     scheduler_->OnUnitFailed(failure.lease_id, failure.unit, *num_distinct, failure.infrastructure,
                              failure.message, now_, &actions);
     ASSAY_RETURN_IF_ERROR(Guard(RecordEvent(
         {.kind = "unit_failed",
          .cell_id = failure.unit.cell_id,
          .worker_id = heartbeat.worker_id,
-         .detail_json = nlohmann::json{{"item_index", failure.unit.item_index},
+         .detail_json = nlohmann::json{{"lease_id", failure.lease_id},
+                                       {"item_index", failure.unit.item_index},
                                        {"repeat", failure.unit.repeat},
                                        {"infrastructure", failure.infrastructure},
                                        {"message", failure.message}}
