@@ -153,6 +153,14 @@ class Scheduler {
   void SetArtifact(int64_t artifact_id, ArtifactStatus status, const std::string& error);
   LengthTable& Lengths(const CellState& cell);
 
+  // Heartbeats (workers.cc).
+  // Renews what advances and revokes what is not the worker's; the numbers of its leases it lists.
+  std::set<int64_t> RenewLeases(const WorkerEntry& worker, const WorkerHeartbeat& heartbeat,
+                                MonotonicTime now, Actions* actions);
+  void EndLostGrants(const WorkerEntry& worker, const std::set<int64_t>& listed, MonotonicTime now,
+                     Actions* actions);
+  void RenewJobs(const WorkerEntry& worker, MonotonicTime now);
+
   // Leases (leases.cc).
   SlotState& SlotOf(const std::string& worker_id, int32_t slot_index);
   int64_t LeaseNumber(const std::string& lease_id) const;  // 0 when it is not open
