@@ -48,7 +48,7 @@ Agent::Agent(Options options)
 absl::Status Agent::Open() {
   ASSAY_ASSIGN_OR_RETURN(spool_, Spool::Open(options_.spool));
   ASSAY_ASSIGN_OR_RETURN(artifacts_, storage::ArtifactStore::Open(options_.artifacts_dir));
-  client_ = std::make_unique<CoordinatorClient>(options_.coordinator);
+  client_ = std::make_unique<CoordinatorClient>(options_.coordinator, options_.tls);
   models_ = std::make_unique<ModelFinder>(options_.model_roots, artifacts_.get(), client_.get());
   link_ = std::make_unique<CoordinatorLink>(
       client_.get(), CoordinatorLink::Options{},

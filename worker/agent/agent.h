@@ -47,6 +47,7 @@ class Agent final : public SlotHost {
  public:
   struct Options {
     std::string coordinator;  // HOST:PORT
+    ClientTls tls;
     std::string worker_id;
     std::vector<std::string> model_roots;
     std::string artifacts_dir;

@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "base/address.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "storage/artifacts/artifact_upload.h"
 
@@ -13,9 +15,10 @@ constexpr auto kControlDeadline = std::chrono::seconds(15);
 // Beyond any artifact that a link of 10 MB/s carries in a working day.
 constexpr auto kTransferDeadline = std::chrono::hours(8);
 constexpr int64_t kChunkBytes = int64_t{1} << 20;
+constexpr int64_t kMaxPemBytes = 1 << 20;
 constexpr int kMaxMessageBytes = 16 << 20;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const ClientTls& tls) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
@@ -30,7 +33,10 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   // One connection per client object, whatever else the process connects to.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  const std::shared_ptr<grpc::ChannelCredentials> credentials =
+      tls.ca.empty() ? grpc::InsecureChannelCredentials()
+                     : grpc::SslCredentials({tls.ca, tls.key, tls.cert});
+  return grpc::CreateCustomChannel(address, credentials, arguments);
 }
 
 template <typename Span>
@@ -92,8 +98,33 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 
-CoordinatorClient::CoordinatorClient(const std::string& address)
-    : stub_(v1::WorkerService::NewStub(MakeChannel(address))) {}
+absl::StatusOr<ClientTls> ReadClientTls(const std::string& address, const std::string& ca_path,
+                                        const std::string& cert_path, const std::string& key_path) {
+  if (ca_path.empty() && cert_path.empty() && key_path.empty()) {
+    if (IsLoopbackAddress(address)) return ClientTls();
+    return InvalidArgument(
+        "--coordinator {}: another machine is dialled with TLS only: give --tls-ca, --tls-cert and "
+        "--tls-key (deploy/certs.sh makes them)",
+        address);
+  }
+  if (ca_path.empty() || cert_path.empty() || key_path.empty()) {
+    return InvalidArgument("TLS needs --tls-ca, --tls-cert and --tls-key, all three");
+  }
+  ClientTls tls;
+  ASSAY_ASSIGN_OR_RETURN(tls.ca, ReadFile(ca_path, kMaxPemBytes));
+  ASSAY_ASSIGN_OR_RETURN(tls.cert, ReadFile(cert_path, kMaxPemBytes));
+  ASSAY_ASSIGN_OR_RETURN(tls.key, ReadSecretFile(key_path));
+  for (const auto& [path, text] : {std::pair(&ca_path, &tls.ca), std::pair(&cert_path, &tls.cert),
+                                   std::pair(&key_path, &tls.key)}) {
+    if (text->find("-----BEGIN ") == std::string::npos) {
+      return InvalidArgument("{}: is no PEM file", *path);
+    }
+  }
+  return tls;
+}
+
+CoordinatorClient::CoordinatorClient(const std::string& address, const ClientTls& tls)
+    : stub_(v1::WorkerService::NewStub(MakeChannel(address, tls))) {}
 
 CoordinatorClient::Call::Call(CoordinatorClient* client) : client_(client) {
   const std::lock_guard lock(client_->mutex_);

@@ -19,12 +19,23 @@ namespace assay::worker {
 
 absl::Status FromGrpc(const grpc::Status& status);
 
+// TLS as PEM texts; all empty: none.
+struct ClientTls {
+  std::string ca;    // signs the coordinator's certificate
+  std::string cert;  // of this worker: names its worker_id
+  std::string key;
+};
+// Reads the three files. INVALID_ARGUMENT when some are named and some are not, or none is and
+// `address` is not on this machine; ReadSecretFile's errors for the key.
+absl::StatusOr<ClientTls> ReadClientTls(const std::string& address, const std::string& ca_path,
+                                        const std::string& cert_path, const std::string& key_path);
+
 class CoordinatorClient {
  public:
   using SyncStream = grpc::ClientReaderWriter<v1::SyncRequest, v1::SyncResponse>;
 
   // `address` is HOST:PORT. Connects in the background and again whenever the connection is lost.
-  explicit CoordinatorClient(const std::string& address);
+  explicit CoordinatorClient(const std::string& address, const ClientTls& tls = {});
 
   // The codes are the service's (worker_service.proto); UNAVAILABLE and DEADLINE_EXCEEDED mean that
   // the coordinator is away.

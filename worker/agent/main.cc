@@ -54,6 +54,9 @@ absl::Status CheckWorkerId(const std::string& id) {
 
 struct Flags {
   std::string coordinator = "127.0.0.1:7350";
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
   std::vector<std::string> models;
   std::string artifacts;
   std::string spool;
@@ -74,6 +77,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--coordinator", flags->coordinator, "HOST:PORT")
       ->envname("ASSAY_COORDINATOR")
       ->capture_default_str();
+  app->add_option("--tls-ca", flags->tls_ca, "authority that signs the coordinator's certificate");
+  app->add_option("--tls-cert", flags->tls_cert, "this worker's certificate; names its worker id");
+  app->add_option("--tls-key", flags->tls_key, "its key, readable by nobody else");
   app->add_option("--models", flags->models, "folders with models, by name")->required();
   app->add_option("--artifacts", flags->artifacts,
                   "folder of quantized models; may be shared by all");
@@ -187,7 +193,15 @@ int Main(int argc, char** argv) {
       return ExitCode(program);
     }
   }
-  absl::StatusOr<std::unique_ptr<Agent>> agent = Agent::Start(ToOptions(flags));
+  absl::StatusOr<ClientTls> tls =
+      ReadClientTls(flags.coordinator, flags.tls_ca, flags.tls_cert, flags.tls_key);
+  if (!tls.ok()) {
+    std::cerr << "assay-worker: " << Message(tls.status()) << "\n";
+    return ExitCode(tls.status());
+  }
+  Agent::Options options = ToOptions(flags);
+  options.tls = *std::move(tls);
+  absl::StatusOr<std::unique_ptr<Agent>> agent = Agent::Start(std::move(options));
   if (!agent.ok()) {
     std::cerr << "assay-worker: " << Message(agent.status()) << "\n";
     return ExitCode(agent.status());
