@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "base/address.h"
 #include "base/clock.h"
 #include "base/status.h"
 #include "cli/interrupt.h"
@@ -52,6 +53,12 @@ absl::Status CheckAddress(const std::string& address) {
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
   ASSAY_RETURN_IF_ERROR(CheckAddress(options.address));
+  if (options.tls_ca.empty() && !IsLoopbackAddress(options.address)) {
+    return InvalidArgument(
+        "{}: another machine is spoken to with TLS only: give --tls-ca FILE or ASSAY_TLS_CA, the "
+        "authority (ca.crt) of its coordinator",
+        options.address);
+  }
   // gRPC's own log lines on stderr say less than our errors.
   ::setenv("GRPC_VERBOSITY", "NONE", 0);
   return std::unique_ptr<Client>(new Client(std::move(options)));
@@ -59,11 +66,15 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
 
 Client::Client(Options options)
     : options_(std::move(options)),
-      channel_(grpc::CreateCustomChannel(options_.address, grpc::InsecureChannelCredentials(),
+      channel_(grpc::CreateCustomChannel(options_.address,
+                                         options_.tls_ca.empty()
+                                             ? grpc::InsecureChannelCredentials()
+                                             : grpc::SslCredentials({options_.tls_ca, "", ""}),
                                          Arguments())),
       sweeps_(v1::SweepService::NewStub(channel_)),
       results_(v1::ResultsService::NewStub(channel_)),
-      fleet_(v1::FleetService::NewStub(channel_)) {}
+      fleet_(v1::FleetService::NewStub(channel_)),
+      tokens_(v1::TokenService::NewStub(channel_)) {}
 
 void Client::Cancel() {
   const std::lock_guard lock(mutex_);
@@ -88,6 +99,9 @@ absl::Status Client::UntilAvailable(absl::Duration timeout, const Attempt& attem
 
 absl::Status Client::Once(absl::Duration timeout, const Attempt& attempt) {
   grpc::ClientContext context;
+  if (!options_.tls_ca.empty() && !options_.token.empty()) {
+    context.AddMetadata("authorization", "Bearer " + options_.token);
+  }
   if (timeout != absl::InfiniteDuration()) {
     context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
   }
@@ -110,6 +124,12 @@ absl::Status Client::Translate(const grpc::Status& status, absl::Duration timeou
   // gRPC reports a lost or refused connection with the code that a coordinator uses for a full
   // disk; the channel's state tells them apart.
   if (code == absl::StatusCode::kUnavailable && channel_->GetState(false) != GRPC_CHANNEL_READY) {
+    if (!options_.tls_ca.empty()) {
+      return Unavailable(
+          "cannot reach a coordinator with TLS at {}: does one serve there, and is its certificate "
+          "of the authority in --tls-ca, in date and for this host? ({})",
+          options_.address, status.error_message());
+    }
     return Unavailable(
         "cannot reach a coordinator at {}: start one with `assay-coordinator --data DIR`, or name "
         "another with --coordinator HOST:PORT or ASSAY_COORDINATOR",

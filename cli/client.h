@@ -21,6 +21,7 @@
 #include "assay/v1/fleet_service.grpc.pb.h"
 #include "assay/v1/results_service.grpc.pb.h"
 #include "assay/v1/sweep_service.grpc.pb.h"
+#include "assay/v1/token_service.grpc.pb.h"
 
 namespace assay::cli {
 
@@ -33,17 +34,21 @@ class Client {
  public:
   struct Options {
     std::string address;  // HOST:PORT
+    std::string tls_ca;   // PEM text of the authority that signs the coordinator's; empty: no TLS
+    std::string token;    // of the person; sent with TLS only
     // How long UNAVAILABLE is retried: before the first answer, and after one.
     absl::Duration connect_patience = absl::Seconds(2);
     absl::Duration outage_patience = absl::Seconds(30);
   };
 
-  // INVALID_ARGUMENT when the address is not HOST:PORT. Does not connect yet.
+  // INVALID_ARGUMENT when the address is not HOST:PORT, or of another machine and there is no TLS.
+  // Does not connect yet.
   static absl::StatusOr<std::unique_ptr<Client>> Create(Options options);
 
   v1::SweepService::StubInterface& sweeps() { return *sweeps_; }
   v1::ResultsService::StubInterface& results() { return *results_; }
   v1::FleetService::StubInterface& fleet() { return *fleet_; }
+  v1::TokenService::StubInterface& tokens() { return *tokens_; }
 
   enum class Retry { kYes, kNo };  // of UNAVAILABLE
 
@@ -105,6 +110,7 @@ class Client {
   std::unique_ptr<v1::SweepService::StubInterface> sweeps_;
   std::unique_ptr<v1::ResultsService::StubInterface> results_;
   std::unique_ptr<v1::FleetService::StubInterface> fleet_;
+  std::unique_ptr<v1::TokenService::StubInterface> tokens_;
   bool reached_ = false;  // the coordinator answered once
 
   std::mutex mutex_;

@@ -133,6 +133,7 @@ std::unique_ptr<CLI::App> MakeCommandTree(Session* session) {
   AddQueryCommand(*app, session);
   AddWorkerCommands(*app, session);
   AddTopCommand(*app, session);
+  AddTokenCommands(*app, session);
   AddEngineCommands(*app, session);
   AddCompletionCommand(*app, session);
   app->footer(kFooter);  // last: a command made after it would inherit it

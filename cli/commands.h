@@ -15,6 +15,7 @@ void AddCompareCommand(CLI::App& app, Session* session);
 void AddQueryCommand(CLI::App& app, Session* session);
 void AddWorkerCommands(CLI::App& app, Session* session);
 void AddTopCommand(CLI::App& app, Session* session);
+void AddTokenCommands(CLI::App& app, Session* session);
 void AddEngineCommands(CLI::App& app, Session* session);
 void AddCompletionCommand(CLI::App& app, Session* session);
 

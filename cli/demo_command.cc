@@ -123,12 +123,13 @@ struct Outcome {
   v1::Plan plan;
   v1::Sweep sweep;  // settled
   v1::GetResultsResponse results;
-  std::optional<v1::SampleSummary> wrong_sample;  // of the best cell that has one
-  int64_t baseline_cell = 0;                      // of that sample's model
+  std::optional<v1::SampleSummary> flip;  // a sample worth reading
+  int64_t baseline_cell = 0;              // of that sample's model
 };
 
-// A wrong answer worth reading: of the quantized cell that still answers best.
-absl::Status FindWrongSample(Client* client, Outcome* outcome) {
+// A question that the model answered and its quantized form did not: of the quantized cell that
+// still answers best.
+absl::Status FindFlip(Client* client, Outcome* outcome) {
   const v1::ResultRow* best = nullptr;
   for (const v1::ResultRow& row : outcome->results.rows()) {
     if (row.group() != "all" || !row.has_drop() || row.num_correct() == row.num_samples()) continue;
@@ -141,14 +142,18 @@ absl::Status FindWrongSample(Client* client, Outcome* outcome) {
       outcome->baseline_cell = row.cell_id();
     }
   }
-  v1::ListSamplesRequest request;
+  if (outcome->baseline_cell == 0) return absl::OkStatus();
+  v1::CompareCellsRequest request;
+  request.set_baseline_cell_id(outcome->baseline_cell);
   request.set_cell_id(best->cell_id());
-  request.set_filter(v1::ListSamplesRequest::FILTER_WRONG);
-  request.set_page_size(1);
   ASSAY_ASSIGN_OR_RETURN(
-      const v1::ListSamplesResponse page,
-      client->Call(client->results(), &v1::ResultsService::StubInterface::ListSamples, request));
-  if (!page.samples().empty()) outcome->wrong_sample = page.samples(0);
+      const v1::CompareCellsResponse comparison,
+      client->Call(client->results(), &v1::ResultsService::StubInterface::CompareCells, request));
+  for (const v1::SampleSummary& flip : comparison.flips()) {
+    if (flip.grade().verdict() == v1::Grade::VERDICT_CORRECT) continue;
+    outcome->flip = flip;
+    break;
+  }
   return absl::OkStatus();
 }
 
@@ -187,7 +192,7 @@ absl::StatusOr<Outcome> RunSweep(Client* client, const std::string& spec_path,
       outcome.results,
       client->Call(client->results(), &v1::ResultsService::StubInterface::GetResults, request,
                    absl::Minutes(5)));
-  ASSAY_RETURN_IF_ERROR(FindWrongSample(client, &outcome));
+  ASSAY_RETURN_IF_ERROR(FindFlip(client, &outcome));
   Say("");
   if (session.json) {
     for (const v1::ResultRow& row : outcome.results.rows()) PrintLine(ResultJson(row, "level"));
@@ -233,11 +238,10 @@ void SayHowToLookFurther(const Outcome& outcome, const std::string& data,
   }
   Say("  {} sweep show {}{}", assay, outcome.sweep.id(), flag);
   Say("  {} results {} --by level -o md{}", assay, outcome.sweep.id(), flag);
-  if (!outcome.wrong_sample) return;
-  const v1::SampleSummary& sample = *outcome.wrong_sample;
+  if (!outcome.flip) return;
+  const v1::SampleSummary& sample = *outcome.flip;
   Say("  {} sample ls {} --filter wrong{}", assay, outcome.sweep.id(), flag);
   Say("  {} sample show {}{}", assay, sample.sample_id(), flag);
-  if (outcome.baseline_cell == 0) return;
   Say("  {} sample diff {} {} --item {}{}", assay, outcome.baseline_cell, sample.cell_id(),
       ShellQuote(SanitizeLine(sample.item())), flag);
   Say("  {} compare {} {}{}", assay, outcome.baseline_cell, sample.cell_id(), flag);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "cli/output/format.h"
@@ -151,7 +152,7 @@ std::string SlotsText(const v1::Worker& worker) {
   }
   std::vector<std::string> parts;
   for (const auto& [phase, count] : phases) parts.push_back(fmt::format("{} {}", count, phase));
-  return fmt::format("{} · {} running, {} waiting", fmt::join(parts, ", "), running, waiting);
+  return fmt::format("{}; {} units at work, {} waiting", fmt::join(parts, ", "), running, waiting);
 }
 
 Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers, absl::Time now) {
@@ -218,6 +219,27 @@ double FractionDone(const v1::Sweep& sweep) {
     return std::min(1.0, Ratio(sweep.tokens_done(), sweep.tokens_expected()));
   }
   return Ratio(sweep.num_units_done(), sweep.num_units());
+}
+
+v1::Sweep SpeedSmoother::Smooth(v1::Sweep sweep, absl::Duration now) {
+  constexpr double kMemorySeconds = 10;
+  if (IsSettled(sweep.state())) return sweep;
+  const double elapsed_s = absl::ToDoubleSeconds(now - updated_);
+  updated_ = now;
+  if (tokens_per_s_ == 0) {
+    tokens_per_s_ = sweep.tokens_per_s();
+  } else {
+    tokens_per_s_ +=
+        (1 - std::exp(-elapsed_s / kMemorySeconds)) * (sweep.tokens_per_s() - tokens_per_s_);
+  }
+  // A sweep that stands still for a minute has no speed and no end in sight.
+  if (tokens_per_s_ < 1) tokens_per_s_ = 0;
+  sweep.set_tokens_per_s(tokens_per_s_);
+  const auto tokens_left = static_cast<double>(sweep.tokens_expected() - sweep.tokens_done());
+  sweep.set_eta_us(tokens_per_s_ > 0 && tokens_left > 0
+                       ? static_cast<int64_t>(tokens_left / tokens_per_s_ * 1e6)
+                       : 0);
+  return sweep;
 }
 
 std::vector<std::string> SweepLines(const v1::Sweep& sweep, const std::vector<v1::Worker>& workers,

@@ -36,6 +36,19 @@ bool IsSettled(v1::CellStatus::State state);
 // takes ten times as long as one that answers; in units while the expected tokens are unknown.
 double FractionDone(const v1::Sweep& sweep);
 
+// The speed of a sweep as people can read it. What a coordinator reports is of the last second and
+// drops to nothing whenever runners change models; this is its exponential mean over about ten
+// seconds, and the time left follows from it. Not thread-safe.
+class SpeedSmoother {
+ public:
+  // `sweep` as reported at `now` (a monotonic time), with tokens_per_s and eta_us replaced.
+  v1::Sweep Smooth(v1::Sweep sweep, absl::Duration now);
+
+ private:
+  double tokens_per_s_ = 0;  // 0: none seen yet
+  absl::Duration updated_ = absl::ZeroDuration();
+};
+
 // The live display of one sweep: progress, cells, workers; never more lines than the terminal has.
 // Cells that run or failed win over those that wait when not all fit.
 std::vector<std::string> SweepLines(const v1::Sweep& sweep, const std::vector<v1::Worker>& workers,

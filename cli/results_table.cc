@@ -19,7 +19,7 @@ constexpr char kAll[] = "all";
 
 struct CellRows {
   const v1::ResultRow* all = nullptr;
-  std::map<std::string, const v1::ResultRow*> by_group;
+  std::map<std::string, const v1::ResultRow*> by_group;  // key: the column's title
 };
 
 // Cells in plan order; the groups in the order in which they first appear, numbers in theirs.
@@ -32,7 +32,14 @@ bool IsNumber(const std::string& text) {
   return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
 }
 
-Grouped GroupRows(const v1::GetResultsResponse& results) {
+// The column of a group. The quarters by length have bounds of their own for every model ("q1
+// 27-58"): in the table they share a column.
+std::string ColumnOf(const std::string& group, const std::string& by) {
+  if (by == "length") return group.substr(0, group.find(' '));
+  return group;
+}
+
+Grouped GroupRows(const v1::GetResultsResponse& results, const std::string& by) {
   Grouped grouped;
   std::map<int64_t, size_t> index_of_cell;
   for (const v1::ResultRow& row : results.rows()) {
@@ -43,10 +50,10 @@ Grouped GroupRows(const v1::GetResultsResponse& results) {
       cell.all = &row;
       continue;
     }
-    cell.by_group[row.group()] = &row;
-    if (std::find(grouped.groups.begin(), grouped.groups.end(), row.group()) ==
-        grouped.groups.end()) {
-      grouped.groups.push_back(row.group());
+    const std::string column = ColumnOf(row.group(), by);
+    cell.by_group[column] = &row;
+    if (std::find(grouped.groups.begin(), grouped.groups.end(), column) == grouped.groups.end()) {
+      grouped.groups.push_back(column);
     }
   }
   if (std::all_of(grouped.groups.begin(), grouped.groups.end(), IsNumber)) {
@@ -107,7 +114,7 @@ std::string DropText(const v1::ResultRow& row) {
 }
 
 Table ResultsTable(const v1::GetResultsResponse& results, const std::string& by) {
-  const Grouped grouped = GroupRows(results);
+  const Grouped grouped = GroupRows(results, by);
   const bool several_benchmarks = HasSeveralBenchmarks(results);
   std::vector<Column> columns = {{"model"}, {"method"}, {"bits"}};
   if (several_benchmarks) columns.push_back({"benchmark"});

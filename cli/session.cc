@@ -2,15 +2,67 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstdio>
+#include <cstdlib>
 
+#include "base/file.h"
 #include "base/status.h"
 #include "cli/terminal.h"
 
 namespace assay::cli {
 
+namespace {
+
+constexpr int64_t kMaxPemBytes = 1 << 20;
+
+std::string DefaultTokenFile() {
+  if (const char* config = std::getenv("XDG_CONFIG_HOME"); config != nullptr && *config != '\0') {
+    return std::string(config) + "/assay/token";
+  }
+  const char* home = std::getenv("HOME");
+  return home == nullptr ? "" : std::string(home) + "/.config/assay/token";
+}
+
+// A token becomes a header: no blanks at its end, and nothing odd in it.
+absl::StatusOr<std::string> CheckToken(std::string token, const std::string& source) {
+  while (!token.empty() && std::isspace(static_cast<unsigned char>(token.back())) != 0) {
+    token.pop_back();
+  }
+  const bool plain = std::all_of(token.begin(), token.end(),
+                                 [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; });
+  if (token.empty() || !plain) return InvalidArgument("{}: holds no token", source);
+  return token;
+}
+
+// A token never comes by a flag: everybody on the machine could read it in the list of processes.
+absl::StatusOr<std::string> ReadToken(const std::string& named_file) {
+  std::string path = named_file;
+  if (path.empty()) {
+    if (const char* token = std::getenv("ASSAY_TOKEN"); token != nullptr) {
+      return CheckToken(token, "ASSAY_TOKEN");
+    }
+    path = DefaultTokenFile();
+    // Without one the coordinator says what to do.
+    if (::access(path.c_str(), F_OK) != 0) return "";
+  }
+  ASSAY_ASSIGN_OR_RETURN(std::string token, ReadSecretFile(path));
+  return CheckToken(std::move(token), path);
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<Client>> Session::Connect() const {
-  return Client::Create({.address = coordinator});
+  Client::Options options{.address = coordinator};
+  if (!tls_ca.empty()) {
+    ASSAY_ASSIGN_OR_RETURN(options.tls_ca, ReadFile(tls_ca, kMaxPemBytes));
+    if (options.tls_ca.find("-----BEGIN CERTIFICATE") == std::string::npos) {
+      return InvalidArgument("--tls-ca {}: holds no certificate in PEM form", tls_ca);
+    }
+    ASSAY_ASSIGN_OR_RETURN(options.token, ReadToken(token_file));
+  }
+  return Client::Create(std::move(options));
 }
 
 void SetAction(CLI::App* command, Session* session, std::function<absl::StatusOr<int>()> action) {
@@ -24,6 +76,13 @@ void AddCoordinatorOption(CLI::App* command, Session* session) {
       ->check(CLI::Validator([](std::string& value) { return Message(CheckAddress(value)); }, ""))
       ->type_name("HOST:PORT")
       ->envname("ASSAY_COORDINATOR");
+  command->add_option("--tls-ca", session->tls_ca, "Authority of the coordinator: use TLS")
+      ->type_name("FILE")
+      ->envname("ASSAY_TLS_CA");
+  command
+      ->add_option("--token-file", session->token_file,
+                   "Your token [$ASSAY_TOKEN, ~/.config/assay/token]")
+      ->type_name("FILE");
 }
 
 void AddJsonOption(CLI::App* command, Session* session) {

@@ -22,6 +22,8 @@ namespace assay::cli {
 
 struct Session {
   std::string coordinator = "127.0.0.1:7350";
+  std::string tls_ca;      // path of the authority; empty: no TLS
+  std::string token_file;  // empty: $ASSAY_TOKEN, or ~/.config/assay/token when it is there
   bool json = false;
   // Set by the subcommand that was parsed. Returns the exit code, or an error to print.
   std::function<absl::StatusOr<int>()> action;

@@ -56,7 +56,8 @@ SweepDisplay::SweepDisplay(int fd, Client* client, const Clock* clock)
   if (IsTerminal(fd)) screen_ = std::make_unique<LiveScreen>(fd, LiveScreen::Mode::kInline);
 }
 
-void SweepDisplay::Update(const v1::Sweep& sweep) {
+void SweepDisplay::Update(const v1::Sweep& reported) {
+  const v1::Sweep sweep = speed_.Smooth(reported, clock_->Monotonic());
   if (screen_ != nullptr) {
     Redraw(sweep);
   } else {

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "cli/client.h"
+#include "cli/progress_view.h"
 #include "cli/terminal.h"
 
 namespace assay::cli {
@@ -31,7 +32,7 @@ class SweepDisplay {
   // `client` may be null: then no workers are shown. Both outlive the display.
   SweepDisplay(int fd, Client* client, const Clock* clock);
 
-  void Update(const v1::Sweep& sweep);
+  void Update(const v1::Sweep& reported);
 
  private:
   void Redraw(const v1::Sweep& sweep);
@@ -42,6 +43,7 @@ class SweepDisplay {
   const int fd_;
   Client* const client_;
   const Clock* const clock_;
+  SpeedSmoother speed_;
   std::unique_ptr<LiveScreen> screen_;  // null in a pipe
   std::vector<v1::Worker> workers_;
   absl::Duration workers_asked_at_ = -absl::InfiniteDuration();

@@ -246,7 +246,7 @@ TEST_F(CommandsTest, WatchInAPipeTellsEachCellOnce) {
   }
   EXPECT_EQ(lines,
             (std::vector<std::string>{
-                "running 25.0% 25/100 units 2.50k of ~10.0k tokens 1.23k tokens/s ETA 42s",
+                "running 25.0% 25/100 units 2.50k of ~10.0k tokens 1.23k tokens/s ETA 6.1s",
                 "cell 7 done: tiny kvquant_star pre-bias 16-16-4 arith500: 91.0% of 100, 9.90k "
                 "tokens",
                 "done 100.0% 100/100 units 9.90k tokens 1.23k tokens/s"}));

@@ -182,5 +182,19 @@ TEST(SweepLinesTest, ProgressIsCountedInTokens) {
   EXPECT_DOUBLE_EQ(FractionDone(sweep), 1);
 }
 
+TEST(SpeedSmootherTest, AMomentWithoutTokensDoesNotEmptyTheEstimate) {
+  SpeedSmoother smoother;
+  v1::Sweep sweep = Sweep(1);  // 500 tokens are left
+  sweep.set_tokens_per_s(100);
+  EXPECT_EQ(smoother.Smooth(sweep, absl::Seconds(100)).eta_us(), 5'000'000);
+  sweep.set_tokens_per_s(0);
+  const v1::Sweep pause = smoother.Smooth(sweep, absl::Seconds(101));
+  EXPECT_NEAR(pause.tokens_per_s(), 90.5, 0.1);
+  EXPECT_NEAR(static_cast<double>(pause.eta_us()), 5.52e6, 0.01e6);
+  const v1::Sweep stopped = smoother.Smooth(sweep, absl::Seconds(200));
+  EXPECT_EQ(stopped.tokens_per_s(), 0);
+  EXPECT_EQ(stopped.eta_us(), 0);
+}
+
 }  // namespace
 }  // namespace assay::cli
