@@ -70,6 +70,19 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes)
   }
 }
 
+absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
+  constexpr int64_t kMaxSecretBytes = 64 << 10;
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) {
+    return NotFound("{}: cannot open: {}", path, std::strerror(errno));
+  }
+  if ((info.st_mode & S_IRWXO) != 0) {
+    return FailedPrecondition("{}: holds a secret that others on this machine may read: chmod 600",
+                              path);
+  }
+  return ReadFile(path, kMaxSecretBytes);
+}
+
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
   const std::string temporary = path + RandomId(".tmp");
   absl::Status status;

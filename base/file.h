@@ -14,6 +14,10 @@ namespace assay {
 // than `max_bytes` (what comes from outside has a limit everywhere).
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes = int64_t{1} << 31);
 
+// The content of a small file that holds a secret (a key, a token). As ReadFile, and
+// FAILED_PRECONDITION when everybody on the machine may read it.
+absl::StatusOr<std::string> ReadSecretFile(const std::string& path);
+
 // Writes to a temporary name beside `path`, fsyncs, renames, fsyncs the folder: after a crash the
 // path holds the old content or the new, never a mixture. UNAVAILABLE (disk full, permissions)
 // leaves the old content.

@@ -36,6 +36,10 @@ class Sha256 {
 // The hash of `bytes`, in hexadecimal.
 std::string Sha256Hex(std::string_view bytes);
 
+// Whether the two are equal, in a time that does not depend on where they differ: for what is
+// compared with a secret.
+bool EqualInConstantTime(std::string_view a, std::string_view b);
+
 // The hash of a file's content, read in pieces. NOT_FOUND or UNAVAILABLE naming the path.
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path);
 

@@ -12,6 +12,8 @@
 #include "base/status.h"
 #include "base/version.h"
 #include "coordinator/api/server.h"
+#include "coordinator/auth/token_book.h"
+#include "storage/stores/control_store.h"
 
 namespace assay::coordinator {
 namespace {
@@ -51,6 +53,40 @@ absl::Status Serve(Server::Options options, const std::string& port_file) {
   return absl::OkStatus();
 }
 
+struct TokenFlags {
+  std::string name = "admin";
+  std::string role = "admin";
+};
+
+// assay-coordinator token create: the way to the first token. Returns `create`.
+const CLI::App* AddTokenCommand(CLI::App* app, TokenFlags* flags) {
+  CLI::App* token = app->add_subcommand("token", "Tokens of people, while no coordinator runs");
+  token->require_subcommand(1);
+  token->fallthrough();
+  CLI::App* create = token->add_subcommand("create", "Make a token and print it, once");
+  create->fallthrough();
+  create->add_option("--name", flags->name, "Whose it is")->capture_default_str();
+  create->add_option("--role", flags->role, "viewer, submitter or admin")->capture_default_str();
+  return create;
+}
+
+absl::Status CreateToken(const std::string& data_dir, const TokenFlags& flags) {
+  ASSAY_ASSIGN_OR_RETURN(const Role role, ParseRole(flags.role));
+  ASSAY_ASSIGN_OR_RETURN(const NewToken made,
+                         MakeToken(flags.name, role, RealClock::Get()->NowMicros()));
+  ASSAY_RETURN_IF_ERROR(MakeDirectories(data_dir));
+  ASSAY_ASSIGN_OR_RETURN(const std::unique_ptr<storage::ControlStore> store,
+                         storage::ControlStore::Open(data_dir + "/assay.db"));
+  ASSAY_RETURN_IF_ERROR(store->Begin());
+  ASSAY_RETURN_IF_ERROR(store->InsertToken(made.record));
+  ASSAY_RETURN_IF_ERROR(store->Commit());
+  fmt::print("{}\n", made.text);
+  if (std::fflush(stdout) != 0) return Unavailable("cannot write the token to stdout");
+  fmt::print(stderr, "token {} for {}, role {}: keep it, it is not shown again\n",
+             made.record.token_id, flags.name, flags.role);
+  return absl::OkStatus();
+}
+
 int Main(int argc, char** argv) {
   Server::Options options;
   std::string port_file;
@@ -72,8 +108,18 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--lease-ttl", lease_ttl, "A lease without a new token for so long expires")
       ->capture_default_str();
+  app.add_option("--tls-cert", options.tls.cert,
+                 "Certificate of this host (PEM); see deploy/certs.sh");
+  app.add_option("--tls-key", options.tls.key, "Its key, readable by nobody else");
+  app.add_option("--tls-ca", options.tls.ca, "Authority that signs the certificates of workers");
+  app.add_option("--max-calls-per-second", options.max_calls_per_s,
+                 "Of one worker, person or connection; 0 is no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--log-level", log_level, "trace, debug, info, warn or error")
       ->capture_default_str();
+  TokenFlags token;
+  const CLI::App* create_token = AddTokenCommand(&app, &token);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -86,7 +132,8 @@ int Main(int argc, char** argv) {
     ASSAY_ASSIGN_OR_RETURN(options.control.lease_ttl, ParseSpan("--lease-ttl", lease_ttl));
     return Serve(options, port_file);
   };
-  const absl::Status status = serve();
+  const absl::Status status =
+      create_token->parsed() ? CreateToken(options.data_dir, token) : serve();
   if (status.ok()) return kExitOk;
   fmt::print(stderr, "assay-coordinator: {}\n", Message(status));
   return ExitCode(status);

@@ -23,8 +23,8 @@ storage::Manifest FromProto(const v1::ArtifactHeader& header) {
 
 class Upload final : public grpc::ServerReadReactor<v1::UploadArtifactRequest> {
  public:
-  Upload(storage::ArtifactStore* artifacts, TaskPool* transfers)
-      : artifacts_(artifacts), transfers_(transfers) {
+  Upload(storage::ArtifactStore* artifacts, TaskPool* transfers, ArtifactGuard guard)
+      : artifacts_(artifacts), transfers_(transfers), guard_(std::move(guard)) {
     StartRead(&request_);
   }
 
@@ -52,6 +52,7 @@ class Upload final : public grpc::ServerReadReactor<v1::UploadArtifactRequest> {
       if (!storage::IsArtifactKey(header.artifact_key())) {
         return InvalidArgument("artifact_key is not a content key: 64 hexadecimal digits");
       }
+      ASSAY_RETURN_IF_ERROR(guard_(header.artifact_key()));
       const storage::Manifest manifest = FromProto(header);
       ASSAY_RETURN_IF_ERROR(storage::CheckManifest(manifest));
       ASSAY_ASSIGN_OR_RETURN(upload_, artifacts_->BeginUpload(header.artifact_key(), manifest));
@@ -74,14 +75,17 @@ class Upload final : public grpc::ServerReadReactor<v1::UploadArtifactRequest> {
 
   storage::ArtifactStore* const artifacts_;
   TaskPool* const transfers_;
+  const ArtifactGuard guard_;
   v1::UploadArtifactRequest request_;
   std::unique_ptr<storage::ArtifactUpload> upload_;
 };
 
 using FetchWriter = BlockingWriter<v1::FetchArtifactResponse>;
 
-absl::Status Fetch(storage::ArtifactStore* artifacts, const std::string& key, FetchWriter* writer) {
+absl::Status Fetch(storage::ArtifactStore* artifacts, const std::string& key,
+                   const ArtifactGuard& guard, FetchWriter* writer) {
   if (!storage::IsArtifactKey(key)) return InvalidArgument("artifact_key is not a content key");
+  ASSAY_RETURN_IF_ERROR(guard(key));
   ASSAY_ASSIGN_OR_RETURN(const storage::Manifest manifest, artifacts->ReadManifest(key));
   artifacts->Touch(key);
   v1::FetchArtifactResponse first;
@@ -115,16 +119,18 @@ absl::Status Fetch(storage::ArtifactStore* artifacts, const std::string& key, Fe
 }  // namespace
 
 grpc::ServerReadReactor<v1::UploadArtifactRequest>* StartUpload(storage::ArtifactStore* artifacts,
-                                                                TaskPool* transfers) {
-  return new Upload(artifacts, transfers);
+                                                                TaskPool* transfers,
+                                                                ArtifactGuard guard) {
+  return new Upload(artifacts, transfers, std::move(guard));
 }
 
 grpc::ServerWriteReactor<v1::FetchArtifactResponse>* StartFetch(
     grpc::CallbackServerContext* context, const std::string& key, storage::ArtifactStore* artifacts,
-    TaskPool* transfers) {
+    TaskPool* transfers, ArtifactGuard guard) {
   const std::shared_ptr<FetchWriter> writer = FetchWriter::Make(context);
-  const bool posted = transfers->Post(
-      [writer, key, artifacts] { writer->End(ToGrpc(Fetch(artifacts, key, writer.get()))); });
+  const bool posted = transfers->Post([writer, key, artifacts, guard = std::move(guard)] {
+    writer->End(ToGrpc(Fetch(artifacts, key, guard, writer.get())));
+  });
   if (!posted) {
     writer->End({grpc::StatusCode::UNAVAILABLE, "too many artifacts are on their way; try again"});
   }

@@ -1,10 +1,10 @@
 #include "coordinator/api/server.h"
 
-#include <arpa/inet.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include "base/address.h"
 #include "base/file.h"
 #include "base/ids.h"
 #include "base/log.h"
@@ -14,24 +14,30 @@
 #include "coordinator/api/limits.h"
 #include "coordinator/api/results_service.h"
 #include "coordinator/api/sweep_service.h"
+#include "coordinator/api/token_service.h"
 #include "coordinator/api/worker_service.h"
 
 namespace assay::coordinator {
 namespace {
 
 constexpr absl::Duration kStopGrace = absl::Seconds(2);
+constexpr int kMaxStreamsPerConnection = 4096;
 constexpr size_t kMaxWaiting = 256;  // calls that wait for a reader
 
 std::unique_ptr<grpc::Server> BuildServer(const std::string& listen,
+                                          const std::shared_ptr<grpc::ServerCredentials>& door,
                                           const std::vector<grpc::Service*>& services, int* port) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), port);
+  builder.AddListeningPort(listen, door, port);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   // A second coordinator on the same port must fail, not share its workers.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A peer that opens calls or connections and does nothing with them holds little.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10'000);
   // Clients ping every 30 s without data; gRPC's default would answer with GOAWAY
   // ENHANCE_YOUR_CALM below 5 minutes.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
@@ -44,15 +50,6 @@ std::unique_ptr<grpc::Server> BuildServer(const std::string& listen,
 
 }  // namespace
 
-bool IsLoopback(const std::string& listen) {
-  if (listen.starts_with("unix:")) return true;
-  const size_t colon = listen.rfind(':');
-  const std::string host = listen.substr(0, colon);
-  if (host == "localhost" || host == "[::1]") return true;
-  in_addr address{};
-  return inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
-}
-
 // In the order of construction; each uses what stands above it.
 struct Server::Parts {
   Options options;
@@ -63,6 +60,9 @@ struct Server::Parts {
   std::unique_ptr<ControlLoop> loop;
   std::unique_ptr<ReadStores> stores;
   ModelHasher hasher;
+  TokenBook tokens;
+  std::unique_ptr<RateLimiter> limiter;
+  std::shared_ptr<Doorkeeper> door;  // null without TLS
   std::unique_ptr<TaskPool> readers;
   std::unique_ptr<TaskPool> transfers;
   std::unique_ptr<WatchHub> watches;
@@ -71,6 +71,7 @@ struct Server::Parts {
   std::unique_ptr<SweepServiceImpl> sweep_service;
   std::unique_ptr<FleetServiceImpl> fleet_service;
   std::unique_ptr<ResultsServiceImpl> results_service;
+  std::unique_ptr<TokenServiceImpl> token_service;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
   bool stopped = false;
@@ -83,10 +84,13 @@ Server::~Server() { Stop(); }
 int Server::port() const { return parts_->port; }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clock* clock) {
-  if (!IsLoopback(options.listen)) {
+  std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+  if (options.tls.any()) {
+    ASSAY_ASSIGN_OR_RETURN(credentials, MakeTlsCredentials(options.tls));
+  } else if (!IsLoopbackAddress(options.listen)) {
     return InvalidArgument(
         "--listen {}: only loopback addresses (127.0.0.1, [::1], localhost) are served without "
-        "TLS, which this version does not have",
+        "TLS; give --tls-cert, --tls-key and --tls-ca (deploy/certs.sh makes them)",
         options.listen);
   }
   if (options.control.make_id == nullptr) {
@@ -121,15 +125,38 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clo
                 parts->watches.get(),
                 options.roots,
                 &parts->hasher};
+  parts->limiter = std::make_unique<RateLimiter>(options.max_calls_per_s, clock);
+  parts->api.tokens = &parts->tokens;
+  parts->api.limiter = parts->limiter.get();
+  if (options.tls.any()) {
+    ASSAY_ASSIGN_OR_RETURN(const std::vector<storage::TokenRecord> tokens,
+                           parts->store->LoadTokens());
+    parts->tokens.Reset(tokens);
+    if (tokens.empty()) {
+      spdlog::warn(
+          "there is no token yet: nobody can submit until `assay-coordinator token create "
+          "--role admin --data {}` has made one (stop this program first)",
+          options.data_dir);
+    }
+    parts->door = std::make_shared<Doorkeeper>(
+        &parts->tokens, clock, [p](const std::string& token_id, int64_t time_us) {
+          p->loop->Post([token_id, time_us](
+                            ControlPlane& plane) { (void)plane.HandleTokenUse(token_id, time_us); },
+                        [](const absl::Status&) {});
+        });
+    credentials->SetAuthMetadataProcessor(parts->door);
+    parts->api.door = parts->door.get();
+  }
   parts->worker_service = std::make_unique<WorkerServiceImpl>(&parts->api);
   parts->sweep_service = std::make_unique<SweepServiceImpl>(&parts->api);
   parts->fleet_service = std::make_unique<FleetServiceImpl>(&parts->api);
   parts->results_service = std::make_unique<ResultsServiceImpl>(&parts->api);
+  parts->token_service = std::make_unique<TokenServiceImpl>(&parts->api);
   parts->loop->Start();
   std::unique_ptr<Server> server(new Server(std::move(parts)));
-  p->server = BuildServer(options.listen,
+  p->server = BuildServer(options.listen, credentials,
                           {p->worker_service.get(), p->sweep_service.get(), p->fleet_service.get(),
-                           p->results_service.get()},
+                           p->results_service.get(), p->token_service.get()},
                           &p->port);
   if (p->server == nullptr || p->port == 0) {
     return Unavailable("cannot listen on {}: the address is in use or not of this machine",

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "coordinator/auth/tls.h"
 #include "coordinator/control/control_loop.h"
 #include "coordinator/control/control_plane.h"
 #include "coordinator/planner/plan_sweep.h"
@@ -23,13 +24,15 @@ class Server {
     PlannerRoots roots;
     ControlPlane::Options control;  // make_id may be left empty
     ControlLoop::Options loop;
+    TlsFiles tls;                   // none: loopback only, and no tokens
+    double max_calls_per_s = 2000;  // of one worker, person or connection; 0 is no limit
     int num_readers = 4;
     int num_transfers = 2;
   };
 
-  // Opens the database and serves. INVALID_ARGUMENT when `listen` is not a loopback address:
-  // without TLS nothing else is served. FAILED_PRECONDITION when another coordinator owns the data;
-  // UNAVAILABLE when the port is taken. `clock` outlives the server.
+  // Opens the database and serves. INVALID_ARGUMENT when `listen` is not a loopback address and
+  // there is no TLS, or its files are no good. FAILED_PRECONDITION when another coordinator owns
+  // the data; UNAVAILABLE when the port is taken. `clock` outlives the server.
   static absl::StatusOr<std::unique_ptr<Server>> Start(Options options, const Clock* clock);
   // Stops.
   ~Server();
@@ -47,9 +50,5 @@ class Server {
 
   std::unique_ptr<Parts> parts_;
 };
-
-// Whether `listen` ("HOST:PORT") is on this machine only: 127.0.0.0/8, [::1], localhost or a Unix
-// socket.
-bool IsLoopback(const std::string& listen);
 
 }  // namespace assay::coordinator

@@ -19,14 +19,16 @@ constexpr int kMaxPage = 1000;
 constexpr absl::Duration kDefaultInterval = absl::Milliseconds(500);
 constexpr absl::Duration kShortestInterval = absl::Milliseconds(100);
 
-// Finds the sweep, has the control plane do something with it, and reads it again.
+// Finds the sweep, which must be the caller's to change, has the control plane do something with
+// it, and reads it again.
 template <typename Handle>
-absl::Status Change(const ApiContext& api, const std::string& request_id,
+absl::Status Change(const ApiContext& api, const Caller& caller, const std::string& request_id,
                     const std::string& sweep_id, v1::Sweep* sweep, Handle handle) {
   ASSAY_RETURN_IF_ERROR(CheckRequestId(request_id));
   ASSAY_RETURN_IF_ERROR(CheckSweepId(sweep_id));
   ASSAY_ASSIGN_OR_RETURN(const ReadStores::Borrowed store, api.stores->Borrow());
   ASSAY_ASSIGN_OR_RETURN(const storage::SweepRecord record, store->FindSweep(sweep_id));
+  ASSAY_RETURN_IF_ERROR(caller.CheckMayChange(record.owner));
   absl::Status outcome;
   ASSAY_RETURN_IF_ERROR(
       api.loop->Run([&](ControlPlane& plane) { outcome = handle(plane, record.id); }));
@@ -36,8 +38,14 @@ absl::Status Change(const ApiContext& api, const std::string& request_id,
   return absl::OkStatus();
 }
 
-absl::Status Submit(const ApiContext& api, const v1::SubmitSweepRequest& request,
-                    v1::SubmitSweepResponse* response) {
+// A person's sweeps are her own: only an admin, and who needs no token, may name another owner.
+std::string OwnerOf(const Caller& caller, const std::string& wanted) {
+  if (caller.kind == Caller::Kind::kLocal) return wanted;
+  return caller.is_admin() && !wanted.empty() ? wanted : caller.name;
+}
+
+absl::Status Submit(const ApiContext& api, const Caller& caller,
+                    const v1::SubmitSweepRequest& request, v1::SubmitSweepResponse* response) {
   ASSAY_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   ASSAY_RETURN_IF_ERROR(CheckSpec(request.spec_yaml(), request.spec_name()));
   if (request.owner().size() > 200) {
@@ -47,7 +55,7 @@ absl::Status Submit(const ApiContext& api, const v1::SubmitSweepRequest& request
   ASSAY_ASSIGN_OR_RETURN(MadePlan made,
                          MakePlan(api, *store, request.spec_yaml(), request.spec_name()));
   *response->mutable_plan() = std::move(made.proto);
-  const std::string owner = request.owner().empty() ? made.owner : request.owner();
+  const std::string owner = OwnerOf(caller, request.owner().empty() ? made.owner : request.owner());
   const SubmitCommand command{std::move(made.sweep), request.request_id(), owner,
                               request.spec_yaml()};
   absl::StatusOr<storage::ControlStore::InsertedSweep> inserted;
@@ -155,8 +163,9 @@ grpc::ServerUnaryReactor* SweepServiceImpl::PlanSweep(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* SweepServiceImpl::SubmitSweep(grpc::CallbackServerContext* context,
                                                         const v1::SubmitSweepRequest* request,
                                                         v1::SubmitSweepResponse* response) {
-  return AnswerOnReader(
-      *api_, context, [api = api_, request, response] { return Submit(*api, *request, response); });
+  return AnswerOnReader(*api_, context, [api = api_, context, request, response] {
+    return Submit(*api, CallerOf(*api, *context), *request, response);
+  });
 }
 
 grpc::ServerUnaryReactor* SweepServiceImpl::GetSweep(grpc::CallbackServerContext* context,
@@ -203,8 +212,9 @@ grpc::ServerWriteReactor<v1::WatchSweepResponse>* SweepServiceImpl::WatchSweep(
 grpc::ServerUnaryReactor* SweepServiceImpl::CancelSweep(grpc::CallbackServerContext* context,
                                                         const v1::CancelSweepRequest* request,
                                                         v1::CancelSweepResponse* response) {
-  return AnswerOnReader(*api_, context, [api = api_, request, response] {
-    return Change(*api, request->request_id(), request->sweep_id(), response->mutable_sweep(),
+  return AnswerOnReader(*api_, context, [api = api_, context, request, response] {
+    return Change(*api, CallerOf(*api, *context), request->request_id(), request->sweep_id(),
+                  response->mutable_sweep(),
                   [](ControlPlane& plane, int64_t id) { return plane.HandleCancel(id); });
   });
 }
@@ -212,8 +222,9 @@ grpc::ServerUnaryReactor* SweepServiceImpl::CancelSweep(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* SweepServiceImpl::PauseSweep(grpc::CallbackServerContext* context,
                                                        const v1::PauseSweepRequest* request,
                                                        v1::PauseSweepResponse* response) {
-  return AnswerOnReader(*api_, context, [api = api_, request, response] {
-    return Change(*api, request->request_id(), request->sweep_id(), response->mutable_sweep(),
+  return AnswerOnReader(*api_, context, [api = api_, context, request, response] {
+    return Change(*api, CallerOf(*api, *context), request->request_id(), request->sweep_id(),
+                  response->mutable_sweep(),
                   [](ControlPlane& plane, int64_t id) { return plane.HandlePause(id); });
   });
 }
@@ -221,8 +232,9 @@ grpc::ServerUnaryReactor* SweepServiceImpl::PauseSweep(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* SweepServiceImpl::ResumeSweep(grpc::CallbackServerContext* context,
                                                         const v1::ResumeSweepRequest* request,
                                                         v1::ResumeSweepResponse* response) {
-  return AnswerOnReader(*api_, context, [api = api_, request, response] {
-    return Change(*api, request->request_id(), request->sweep_id(), response->mutable_sweep(),
+  return AnswerOnReader(*api_, context, [api = api_, context, request, response] {
+    return Change(*api, CallerOf(*api, *context), request->request_id(), request->sweep_id(),
+                  response->mutable_sweep(),
                   [](ControlPlane& plane, int64_t id) { return plane.HandleResume(id); });
   });
 }
@@ -230,9 +242,9 @@ grpc::ServerUnaryReactor* SweepServiceImpl::ResumeSweep(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* SweepServiceImpl::RetrySweep(grpc::CallbackServerContext* context,
                                                        const v1::RetrySweepRequest* request,
                                                        v1::RetrySweepResponse* response) {
-  return AnswerOnReader(*api_, context, [api = api_, request, response] {
-    return Change(*api, request->request_id(), request->sweep_id(), response->mutable_sweep(),
-                  [&](ControlPlane& plane, int64_t id) -> absl::Status {
+  return AnswerOnReader(*api_, context, [api = api_, context, request, response] {
+    return Change(*api, CallerOf(*api, *context), request->request_id(), request->sweep_id(),
+                  response->mutable_sweep(), [&](ControlPlane& plane, int64_t id) -> absl::Status {
                     ASSAY_ASSIGN_OR_RETURN(const RetryResult result,
                                            plane.HandleRetry(id, request->request_id()));
                     response->set_num_units_requeued(result.num_units);

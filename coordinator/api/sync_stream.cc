@@ -68,8 +68,8 @@ void StreamRegistry::CloseAll() {
 
 // Stream ----------------------------------------------------------------------------------------
 
-SyncStream* SyncStream::Start(ControlLoop* loop, StreamRegistry* registry) {
-  const std::shared_ptr<SyncStream> stream(new SyncStream(loop, registry));
+SyncStream* SyncStream::Start(ControlLoop* loop, StreamRegistry* registry, Caller caller) {
+  const std::shared_ptr<SyncStream> stream(new SyncStream(loop, registry, std::move(caller)));
   stream->self_ = stream;
   stream->ReadNext();
   return stream.get();
@@ -124,9 +124,11 @@ void SyncStream::OnHello(const v1::Hello& hello) {
     Close({grpc::StatusCode::INVALID_ARGUMENT, "a stream has one Hello, its first message"});
     return;
   }
-  if (const absl::Status status = CheckHello(hello); !status.ok()) {
-    spdlog::warn("a worker is refused: {}", Message(status));
-    Close(ToGrpc(status));
+  absl::Status checked = CheckHello(hello);
+  if (checked.ok()) checked = caller_.CheckIsWorker(hello.worker_id());
+  if (!checked.ok()) {
+    spdlog::warn("a worker is refused: {}", Message(checked));
+    Close(ToGrpc(checked));
     return;
   }
   worker_id_ = hello.worker_id();

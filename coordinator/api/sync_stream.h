@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "assay/v1/worker_service.pb.h"
+#include "coordinator/auth/doorkeeper.h"
 #include "coordinator/control/control_loop.h"
 
 namespace assay::coordinator {
@@ -49,7 +50,8 @@ class StreamRegistry {
 class SyncStream final : public grpc::ServerBidiReactor<v1::SyncRequest, v1::SyncResponse> {
  public:
   // The stream owns itself until OnDone. `loop` and `registry` outlive it.
-  static SyncStream* Start(ControlLoop* loop, StreamRegistry* registry);
+  // `caller` is whom the connection is of: the hello must be of the same worker.
+  static SyncStream* Start(ControlLoop* loop, StreamRegistry* registry, Caller caller);
 
   // Thread-safe. Nothing is sent after Close.
   void Send(v1::SyncResponse response);
@@ -60,7 +62,8 @@ class SyncStream final : public grpc::ServerBidiReactor<v1::SyncRequest, v1::Syn
   void OnDone() override;
 
  private:
-  SyncStream(ControlLoop* loop, StreamRegistry* registry) : loop_(loop), registry_(registry) {}
+  SyncStream(ControlLoop* loop, StreamRegistry* registry, Caller caller)
+      : loop_(loop), registry_(registry), caller_(std::move(caller)) {}
 
   void OnHello(const v1::Hello& hello);
   void OnHeartbeat(const v1::Heartbeat& heartbeat);
@@ -68,6 +71,7 @@ class SyncStream final : public grpc::ServerBidiReactor<v1::SyncRequest, v1::Syn
 
   ControlLoop* const loop_;
   StreamRegistry* const registry_;
+  const Caller caller_;
   std::shared_ptr<SyncStream> self_;
 
   v1::SyncRequest request_;

@@ -38,15 +38,18 @@ absl::Status CheckArtifact(const storage::ArtifactStore& artifacts, const JobRep
 }  // namespace
 
 grpc::ServerBidiReactor<v1::SyncRequest, v1::SyncResponse>* WorkerServiceImpl::Sync(
-    grpc::CallbackServerContext*) {
-  return SyncStream::Start(api_->loop, api_->streams);
+    grpc::CallbackServerContext* context) {
+  return SyncStream::Start(api_->loop, api_->streams, CallerOf(*api_, *context));
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::ReportSamples(grpc::CallbackServerContext* context,
                                                            const v1::ReportSamplesRequest* request,
                                                            v1::ReportSamplesResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  if (const absl::Status status = CheckReport(*request); !status.ok()) {
+  absl::Status status = AdmitCall(*api_, *context);
+  if (status.ok()) status = CallerOf(*api_, *context).CheckIsWorker(request->worker_id());
+  if (status.ok()) status = CheckReport(*request);
+  if (!status.ok()) {
     reactor->Finish(ToGrpc(status));
     return reactor;
   }
@@ -73,7 +76,8 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::ReportSamples(grpc::CallbackServerC
 grpc::ServerUnaryReactor* WorkerServiceImpl::CompleteJob(grpc::CallbackServerContext* context,
                                                          const v1::CompleteJobRequest* request,
                                                          v1::CompleteJobResponse*) {
-  return AnswerOnReader(*api_, context, [api = api_, request]() -> absl::Status {
+  return AnswerOnReader(*api_, context, [api = api_, context, request]() -> absl::Status {
+    ASSAY_RETURN_IF_ERROR(CallerOf(*api, *context).CheckIsWorker(request->worker_id()));
     ASSAY_RETURN_IF_ERROR(CheckCompleteJob(*request));
     const JobReport report = FromProto(*request);
     if (report.error.empty()) ASSAY_RETURN_IF_ERROR(CheckArtifact(*api->artifacts, report));
@@ -85,13 +89,31 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::CompleteJob(grpc::CallbackServerCon
 }
 
 grpc::ServerReadReactor<v1::UploadArtifactRequest>* WorkerServiceImpl::UploadArtifact(
-    grpc::CallbackServerContext*, v1::UploadArtifactResponse*) {
-  return StartUpload(api_->artifacts, api_->transfers);
+    grpc::CallbackServerContext* context, v1::UploadArtifactResponse*) {
+  return StartUpload(api_->artifacts, api_->transfers,
+                     MayTransfer(CallerOf(*api_, *context), &ControlPlane::MakesArtifact));
 }
 
 grpc::ServerWriteReactor<v1::FetchArtifactResponse>* WorkerServiceImpl::FetchArtifact(
     grpc::CallbackServerContext* context, const v1::FetchArtifactRequest* request) {
-  return StartFetch(context, request->artifact_key(), api_->artifacts, api_->transfers);
+  return StartFetch(context, request->artifact_key(), api_->artifacts, api_->transfers,
+                    MayTransfer(CallerOf(*api_, *context), &ControlPlane::NeedsArtifact));
+}
+
+// With TLS a worker moves only what its present work is about: others' artifacts are not its
+// business, and nobody else may put a file in the place of one that is being made.
+ArtifactGuard WorkerServiceImpl::MayTransfer(
+    const Caller& caller,
+    bool (ControlPlane::*is_its_business)(const std::string&, const std::string&) const) {
+  return [api = api_, caller, is_its_business](const std::string& key) -> absl::Status {
+    if (caller.kind == Caller::Kind::kLocal) return absl::OkStatus();
+    bool allowed = false;
+    ASSAY_RETURN_IF_ERROR(api->loop->Run(
+        [&](ControlPlane& plane) { allowed = (plane.*is_its_business)(caller.name, key); }));
+    if (allowed) return absl::OkStatus();
+    return PermissionDenied("artifact {}: worker {} has no work now that it belongs to", key,
+                            caller.name);
+  };
 }
 
 }  // namespace assay::coordinator

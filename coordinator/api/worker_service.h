@@ -3,6 +3,7 @@
 
 #include "assay/v1/worker_service.grpc.pb.h"
 #include "coordinator/api/api_context.h"
+#include "coordinator/api/artifact_transfer.h"
 
 namespace assay::coordinator {
 
@@ -25,6 +26,10 @@ class WorkerServiceImpl final : public v1::WorkerService::CallbackService {
       grpc::CallbackServerContext* context, const v1::FetchArtifactRequest* request) override;
 
  private:
+  ArtifactGuard MayTransfer(const Caller& caller,
+                            bool (ControlPlane::*is_its_business)(const std::string&,
+                                                                  const std::string&) const);
+
   const ApiContext* const api_;
 };
 

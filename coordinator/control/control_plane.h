@@ -140,6 +140,18 @@ class ControlPlane {
   // NOT_FOUND when no such worker was ever here.
   absl::Status HandleDrain(const std::string& worker_id);
 
+  // Tokens (control_tokens.cc), within a batch
+  // ----------------------------------------------------
+
+  absl::Status HandleCreateToken(const storage::TokenRecord& token);
+  absl::Status HandleRevokeToken(const std::string& token_id);  // NOT_FOUND
+  absl::Status HandleTokenUse(const std::string& token_id, int64_t time_us);
+
+  // Whether the worker has work now that needs this artifact: units of a cell that loads it, or the
+  // job that makes it.
+  bool NeedsArtifact(const std::string& worker_id, const std::string& artifact_key) const;
+  bool MakesArtifact(const std::string& worker_id, const std::string& artifact_key) const;
+
   // Time, within a batch: expires leases, notices silent workers. About every second.
   absl::Status HandleTick();
 

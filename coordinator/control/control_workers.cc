@@ -98,9 +98,9 @@ absl::Status ControlPlane::CheckReport(const ReportCommand& command) const {
         items->second->at(static_cast<size_t>(sample.unit.item_index));
     const uint64_t seed = UnitSeed(*cell->second, item.name, sample.unit.repeat);
     if (sample.seed != seed) {
-      return InvalidArgument("unit (cell {}, item {}, repeat {}): seed {} is not its seed {}",
+      return InvalidArgument("unit (cell {}, item {}, repeat {}): seed {} is not its seed",
                              sample.unit.cell_id, sample.unit.item_index, sample.unit.repeat,
-                             sample.seed, seed);
+                             sample.seed);
     }
     // Budget forcing puts in texts of its own; nothing else makes an answer longer than its limit.
     constexpr int64_t kForcedTokens = 1024;
@@ -152,6 +152,9 @@ absl::Status ControlPlane::HandleJobReport(const JobReport& report) {
   const absl::StatusOr<storage::JobRecord> job = store_->LoadJob(report.job_id);
   if (absl::IsNotFound(job.status())) return job.status();
   ASSAY_RETURN_IF_ERROR(Guard(job.status()));
+  if (job->worker_id != report.worker_id) {
+    return FailedPrecondition("job {} is not of worker {}", report.job_id, report.worker_id);
+  }
   // A retry of a report whose answer was lost.
   if (job->state == storage::JobState::kDone && job->epoch == report.epoch &&
       report.error.empty()) {

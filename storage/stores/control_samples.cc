@@ -14,7 +14,7 @@ using sqlite::Statement;
 
 namespace {
 
-// Cancelled is sweep state 3. A cell that no sweep wants any more takes no samples.
+// A lease is its worker's own, open or ended. Cancelled is sweep state 3. A cell that no sweep wants any more takes no samples.
 constexpr char kInsertSample[] =
     "INSERT INTO sample(cell_id, item_index, repeat, lease_id, epoch, seed, prompt_sha256,"
     "   prompt_tokens, completion_tokens, thinking_tokens, finish_reason, queue_us, ttft_us,"
@@ -23,7 +23,7 @@ constexpr char kInsertSample[] =
     "        ?12, ?13, ?14, ?15, ?16, ?17, ?18"
     "   FROM unit AS u JOIN lease AS l ON l.id = u.lease_id"
     "  WHERE u.cell_id = ?1 AND u.item_index = ?2 AND u.repeat = ?3 AND u.epoch = ?4"
-    "    AND u.state <> 3 AND l.public_id = ?5"
+    "    AND u.state <> 3 AND l.public_id = ?5 AND (?19 = '' OR l.worker_id = ?19)"
     "    AND EXISTS (SELECT 1 FROM sweep_cell AS sc JOIN sweep AS s ON s.id = sc.sweep_id"
     "                 WHERE sc.cell_id = u.cell_id AND sc.num_items > u.item_index"
     "                   AND sc.num_repeats > u.repeat AND s.state <> 3)"
@@ -50,7 +50,8 @@ absl::StatusOr<int64_t> InsertGuarded(Connection* db, const SampleRecord& sample
               sample.seed, Blob{sample.prompt_sha256}, sample.prompt_tokens,
               sample.completion_tokens, NullIfNone(sample.thinking_tokens), sample.finish_reason,
               sample.queue_us, sample.ttft_us, sample.e2e_us, sample.mean_batch_size,
-              sample.num_preemptions, sample.finished_time_us, time_us);
+              sample.num_preemptions, sample.finished_time_us, time_us,
+              sample.worker_id);
   ASSAY_ASSIGN_OR_RETURN(const bool inserted, insert.Step());
   int64_t sample_id = 0;
   if (inserted) Row(insert).Read(&sample_id);

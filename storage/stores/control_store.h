@@ -154,7 +154,8 @@ class ControlStore {
     int64_t sample_id = 0;  // when accepted
   };
   // One guarded INSERT decides: kAccepted when the epoch is current, the unit is not done and some
-  // sweep that is not cancelled wants it (the unit is done then, whatever state it was in);
+  // sweep that is not cancelled wants it (the unit is done then, whatever state it was in), and the
+  // lease was given to the sample's worker (any, when its worker_id is empty);
   // kDuplicate when this very attempt's sample is stored; kFenced otherwise. Stores `grade` too.
   // Run CheckSample first (check_sample.h): a value out of range here is FAILED_PRECONDITION.
   absl::StatusOr<InsertedSample> InsertSample(const SampleRecord& sample, int64_t time_us);
@@ -193,6 +194,13 @@ class ControlStore {
   absl::Status UpsertWorker(const WorkerRecord& worker);          // leaves first_seen, draining
   absl::Status SetWorkerDrain(const std::string& worker_id, bool draining);
   absl::StatusOr<int64_t> UpsertProvenance(const ProvenanceRecord& provenance);
+
+  // Tokens of people, oldest first, with the revoked ones.
+  absl::StatusOr<std::vector<TokenRecord>> LoadTokens();
+  absl::Status InsertToken(const TokenRecord& token);
+  // NOT_FOUND, with nothing changed. Fine when it is revoked: the first time stays.
+  absl::Status RevokeToken(const std::string& token_id, int64_t time_us);
+  absl::Status NoteTokenUse(const std::string& token_id, int64_t time_us);
 
   // What a mutation with this request_id answered before: serialized bytes.
   absl::StatusOr<std::optional<std::string>> FindAnswer(const std::string& method,

@@ -209,6 +209,17 @@ struct EventRecord {
   std::string detail_json;  // an object
 };
 
+// A person's token, as far as it is stored: never the token itself.
+struct TokenRecord {
+  std::string token_id;  // public: it is part of the token
+  std::string name;      // the person
+  int32_t role = 0;      // 1 viewer, 2 submitter, 3 admin
+  std::string hash;      // SHA-256 of the token, in hexadecimal
+  int64_t created_time_us = 0;
+  int64_t last_used_time_us = 0;  // to within a minute; 0: never
+  int64_t revoked_time_us = 0;    // 0: good
+};
+
 struct ProvenanceRecord {
   std::string git_commit;
   std::string assay_version;

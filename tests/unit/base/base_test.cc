@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/address.h"
 #include "base/exit_codes.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -24,6 +25,42 @@ using testing::TemporaryDirectory;
 // FIPS 180-2, appendix B.1.
 TEST(Sha256Test, AgreesWithThePublishedVector) {
   EXPECT_EQ(Sha256Hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST(Sha256Test, ComparesWholeTexts) {
+  EXPECT_TRUE(EqualInConstantTime("secret", "secret"));
+  EXPECT_FALSE(EqualInConstantTime("secret", "secreT"));
+  EXPECT_FALSE(EqualInConstantTime("secret", "secret "));
+  EXPECT_TRUE(EqualInConstantTime("", ""));
+}
+
+TEST(RandomHexTest, HasTheLengthAskedForAndIsNeverTheSame) {
+  EXPECT_EQ(RandomHex(32).size(), 64u);
+  EXPECT_EQ(RandomHex(32).find_first_not_of("0123456789abcdef"), std::string::npos);
+  EXPECT_NE(RandomHex(32), RandomHex(32));
+}
+
+TEST(AddressTest, LoopbackIsThisMachineAndNothingElse) {
+  EXPECT_TRUE(IsLoopbackAddress("127.0.0.1:0"));
+  EXPECT_TRUE(IsLoopbackAddress("127.8.9.1:7350"));
+  EXPECT_TRUE(IsLoopbackAddress("localhost:7350"));
+  EXPECT_TRUE(IsLoopbackAddress("[::1]:7350"));
+  EXPECT_TRUE(IsLoopbackAddress("unix:/run/assay.sock"));
+  EXPECT_FALSE(IsLoopbackAddress("[::]:7350"));
+  EXPECT_FALSE(IsLoopbackAddress("192.168.1.2:7350"));
+  EXPECT_FALSE(IsLoopbackAddress("127.0.0.1.example.org:7350"));
+  EXPECT_FALSE(IsLoopbackAddress(""));
+}
+
+TEST(ReadSecretFileTest, RefusesWhatOthersMayRead) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "key";
+  ASSERT_OK(WriteFileAtomically(path, "secret"));
+  std::filesystem::permissions(path, std::filesystem::perms(0644));
+  EXPECT_THAT(ReadSecretFile(path), IsError(absl::StatusCode::kFailedPrecondition, "chmod 600"));
+  std::filesystem::permissions(path, std::filesystem::perms(0600));
+  ASSERT_OK_AND_ASSIGN(const std::string secret, ReadSecretFile(path));
+  EXPECT_EQ(secret, "secret");
 }
 
 TEST(Sha256Test, FieldsDoNotRunTogether) {

@@ -448,15 +448,6 @@ TEST_F(ServerTest, OnlyLoopbackIsServedWithoutTls) {
   options.listen = "0.0.0.0:0";
   EXPECT_THAT(Server::Start(options, RealClock::Get()),
               IsError(absl::StatusCode::kInvalidArgument, "loopback"));
-  EXPECT_TRUE(IsLoopback("127.0.0.1:0"));
-  EXPECT_TRUE(IsLoopback("127.8.9.1:7350"));
-  EXPECT_TRUE(IsLoopback("localhost:7350"));
-  EXPECT_TRUE(IsLoopback("[::1]:7350"));
-  EXPECT_TRUE(IsLoopback("unix:/run/assay.sock"));
-  EXPECT_FALSE(IsLoopback("[::]:7350"));
-  EXPECT_FALSE(IsLoopback("192.168.1.2:7350"));
-  EXPECT_FALSE(IsLoopback("127.0.0.1.example.org:7350"));
-  EXPECT_FALSE(IsLoopback(""));
 }
 
 }  // namespace
