@@ -20,7 +20,7 @@ namespace {
 
 constexpr size_t kMaxModels = 1000;
 constexpr size_t kMaxMethods = 1000;
-constexpr size_t kMaxExclusions = 1000;
+constexpr size_t kMaxExclusions = 100;
 constexpr int64_t kMaxRepeats = 1024;
 
 // Reads one file into a spec. Each Read... takes what it understands and reports the rest.
@@ -286,7 +286,7 @@ class SpecParser {
       methods.insert(entry.method.method);
       bits.insert(entry.method.bits);
     }
-    const auto check = [&](const std::string& name, std::vector<std::string> known,
+    const auto check = [&](const std::string& name, const std::vector<std::string>& known,
                            std::string_view what, std::string_view key) {
       if (!name.empty() && errors_.empty())
         CheckDeclared(name, known, what, reader.Find(key)->where);

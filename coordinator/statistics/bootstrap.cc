@@ -75,6 +75,7 @@ class Resampler {
     std::map<double, int64_t> counts;
     for (const double item : items) ++counts[item];
     std::vector<std::pair<int64_t, double>> by_count;
+    by_count.reserve(counts.size());
     for (const auto& [value, count] : counts) by_count.emplace_back(count, value);
     std::stable_sort(by_count.begin(), by_count.end(),
                      [](const auto& a, const auto& b) { return a.first > b.first; });
