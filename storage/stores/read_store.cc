@@ -263,4 +263,25 @@ absl::StatusOr<std::string> ReadStore::GetMeta(const std::string& key) {
 
 absl::StatusOr<int64_t> ReadStore::DatabaseBytes() { return FileBytes(connection_->path()); }
 
+absl::StatusOr<StoreTotals> ReadStore::Totals() {
+  ASSAY_ASSIGN_OR_RETURN(const ReadScope scope, ReadScope::Open(connection_.get()));
+  StoreTotals totals;
+  ASSAY_ASSIGN_OR_RETURN(totals.num_samples, NumSamples());
+  ASSAY_ASSIGN_OR_RETURN(totals.num_quarantined,
+                         connection_->QueryInteger("SELECT count(*) FROM unit WHERE state = 4"));
+  ASSAY_ASSIGN_OR_RETURN(Statement statement,
+                         connection_->Prepare("SELECT state, count(*) FROM sweep GROUP BY state"));
+  while (true) {
+    ASSAY_ASSIGN_OR_RETURN(const bool more, statement.Step());
+    if (!more) break;
+    SweepState state{};
+    int64_t count = 0;
+    Row(statement).Read(&state, &count);
+    totals.num_sweeps[state] = count;
+  }
+  totals.wal_bytes = FileBytes(connection_->path() + "-wal");
+  totals.database_bytes = FileBytes(connection_->path()) - totals.wal_bytes;
+  return totals;
+}
+
 }  // namespace assay::storage

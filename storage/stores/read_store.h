@@ -105,6 +105,7 @@ class ReadStore {
   absl::StatusOr<int64_t> NumSamples();
   absl::StatusOr<std::string> GetMeta(const std::string& key);  // absent is empty
   absl::StatusOr<int64_t> DatabaseBytes();                      // with its WAL
+  absl::StatusOr<StoreTotals> Totals();
 
  private:
   explicit ReadStore(std::unique_ptr<sqlite::Connection> connection);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -104,6 +105,15 @@ struct SampleDetail {
   SampleRecord record;              // without texts and grade
   ProvenanceRecord provenance;      // of the lease under which it was made
   std::vector<GradeRecord> grades;  // newest first
+};
+
+// The database as a whole.
+struct StoreTotals {
+  int64_t num_samples = 0;
+  int64_t num_quarantined = 0;               // units
+  std::map<SweepState, int64_t> num_sweeps;  // states without a sweep are missing
+  int64_t database_bytes = 0;
+  int64_t wal_bytes = 0;
 };
 
 }  // namespace assay::storage
