@@ -42,7 +42,9 @@ absl::Status Serve(Server::Options options, const std::string& port_file) {
   ASSAY_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
                          Server::Start(std::move(options), RealClock::Get()));
   if (!port_file.empty()) {
-    ASSAY_RETURN_IF_ERROR(WriteFileAtomically(port_file, fmt::format("{}\n", server->port())));
+    std::string ports = fmt::format("{}\n", server->port());
+    if (server->metrics_port() != 0) ports += fmt::format("{}\n", server->metrics_port());
+    ASSAY_RETURN_IF_ERROR(WriteFileAtomically(port_file, ports));
   }
   spdlog::info("assay-coordinator {} serves on port {}", Version(), server->port());
   int received = 0;
@@ -93,6 +95,7 @@ int Main(int argc, char** argv) {
   std::string heartbeat_interval = "5s";
   std::string lease_ttl = "60s";
   std::string log_level = "info";
+  std::string log_format = "text";
   CLI::App app("The coordinator: plans sweeps, leases their units to workers, stores the answers.",
                "assay-coordinator");
   app.set_version_flag("--version", Version());
@@ -100,7 +103,11 @@ int Main(int argc, char** argv) {
       ->required();
   app.add_option("--listen", options.listen, "HOST:PORT; port 0 lets the kernel choose")
       ->capture_default_str();
-  app.add_option("--port-file", port_file, "Write the bound port here when serving");
+  app.add_option("--port-file", port_file,
+                 "Write the bound port here when serving, and on a second line that of --metrics");
+  app.add_option("--metrics", options.metrics_listen,
+                 "127.0.0.1:PORT of /metrics (Prometheus) and /healthz; port 0 lets the kernel "
+                 "choose");
   app.add_option("--models", options.roots.models, "Folders in which models are found by name");
   app.add_option("--benchmarks", options.roots.benchmarks, "Folders of benchmark files");
   app.add_option("--calibration", options.roots.calibration, "Folders of calibration sets");
@@ -118,6 +125,9 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--log-level", log_level, "trace, debug, info, warn or error")
       ->capture_default_str();
+  app.add_option("--log-format", log_format, "text, or json: an object a line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
   TokenFlags token;
   const CLI::App* create_token = AddTokenCommand(&app, &token);
   try {
@@ -125,7 +135,8 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
-  InitLogging("assay-coordinator", log_level);
+  InitLogging("assay-coordinator", log_level,
+              log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   const auto serve = [&]() -> absl::Status {
     ASSAY_ASSIGN_OR_RETURN(options.control.heartbeat_interval,
                            ParseSpan("--heartbeat-interval", heartbeat_interval));

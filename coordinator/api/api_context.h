@@ -1,6 +1,7 @@
 // What the services share.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@ struct ApiContext {
   WatchHub* watches = nullptr;
   PlannerRoots roots;
   ModelHasher* hasher = nullptr;
+  const std::atomic<bool>* stopping = nullptr;  // long work looks now and then
   TokenBook* tokens = nullptr;
   const Doorkeeper* door = nullptr;  // null without TLS: every caller is local
   RateLimiter* limiter = nullptr;

@@ -1,12 +1,16 @@
 #include "coordinator/api/fleet_service.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 
+#include "base/file.h"
+#include "base/log.h"
 #include "base/status.h"
 #include "coordinator/api/convert_views.h"
 #include "coordinator/api/limits.h"
 #include "coordinator/api/stream_writer.h"
+#include "storage/stores/maintain_database.h"
 
 namespace assay::coordinator {
 namespace {
@@ -64,6 +68,29 @@ absl::Status ReadFleet(const ApiContext& api, v1::WatchFleetResponse* response) 
     brief->set_tokens_per_s(live->second.tokens_per_s);
     brief->set_eta_us(live->second.eta_us);
   }
+  return absl::OkStatus();
+}
+
+absl::Status Backup(const ApiContext& api, const v1::BackupDatabaseRequest& request,
+                    const std::function<bool()>& go_on, v1::BackupDatabaseResponse* response) {
+  std::string name = request.name();
+  if (name.empty()) {
+    name = absl::FormatTime("assay-%Y%m%dT%H%M%SZ.db", api.clock->Now(), absl::UTCTimeZone());
+  }
+  ASSAY_RETURN_IF_ERROR(CheckWorkerName("name", name));  // also what is safe as a file's name
+  if (name.starts_with('.')) return InvalidArgument("name {}: must not begin with a dot", name);
+  const std::string folder =
+      (std::filesystem::absolute(api.stores->path()).parent_path() / "backups").string();
+  ASSAY_RETURN_IF_ERROR(MakeDirectories(folder));
+  const std::string path = folder + "/" + name;
+  const absl::Duration start = api.clock->Monotonic();
+  ASSAY_ASSIGN_OR_RETURN(const int64_t num_bytes,
+                         storage::BackupDatabase(api.stores->path(), path, go_on));
+  const absl::Duration duration = api.clock->Monotonic() - start;
+  spdlog::info("backup {}: {} bytes in {}", path, num_bytes, absl::FormatDuration(duration));
+  response->set_path(path);
+  response->set_num_bytes(num_bytes);
+  response->set_duration_us(absl::ToInt64Microseconds(duration));
   return absl::OkStatus();
 }
 
@@ -139,6 +166,33 @@ grpc::ServerUnaryReactor* FleetServiceImpl::DrainWorker(grpc::CallbackServerCont
         [&](ControlPlane& plane) { outcome = plane.HandleDrain(request->worker_id()); }));
     return outcome;
   });
+}
+
+// Minutes for a large database, so a transfer thread does it; transfers of artifacts go on beside.
+grpc::ServerUnaryReactor* FleetServiceImpl::BackupDatabase(grpc::CallbackServerContext* context,
+                                                           const v1::BackupDatabaseRequest* request,
+                                                           v1::BackupDatabaseResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  if (const absl::Status admitted = AdmitCall(*api_, *context); !admitted.ok()) {
+    reactor->Finish(ToGrpc(admitted));
+    return reactor;
+  }
+  if (backup_runs_.exchange(true)) {
+    reactor->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "a backup runs; wait for its end"});
+    return reactor;
+  }
+  const bool posted = api_->transfers->Post([this, reactor, context, request, response] {
+    const absl::Status done = Backup(
+        *api_, *request, [&] { return !api_->stopping->load() && !context->IsCancelled(); },
+        response);
+    backup_runs_ = false;
+    reactor->Finish(ToGrpc(done));
+  });
+  if (!posted) {
+    backup_runs_ = false;
+    reactor->Finish({grpc::StatusCode::UNAVAILABLE, "too many transfers wait; try again"});
+  }
+  return reactor;
 }
 
 grpc::ServerWriteReactor<v1::WatchFleetResponse>* FleetServiceImpl::WatchFleet(

@@ -1,6 +1,8 @@
 // FleetService: workers and events.
 #pragma once
 
+#include <atomic>
+
 #include "assay/v1/fleet_service.grpc.pb.h"
 #include "coordinator/api/api_context.h"
 
@@ -17,6 +19,9 @@ class FleetServiceImpl final : public v1::FleetService::CallbackService {
   grpc::ServerUnaryReactor* DrainWorker(grpc::CallbackServerContext* context,
                                         const v1::DrainWorkerRequest* request,
                                         v1::DrainWorkerResponse* response) override;
+  grpc::ServerUnaryReactor* BackupDatabase(grpc::CallbackServerContext* context,
+                                           const v1::BackupDatabaseRequest* request,
+                                           v1::BackupDatabaseResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchFleetResponse>* WatchFleet(
       grpc::CallbackServerContext* context, const v1::WatchFleetRequest* request) override;
   grpc::ServerWriteReactor<v1::WatchEventsResponse>* WatchEvents(
@@ -24,6 +29,7 @@ class FleetServiceImpl final : public v1::FleetService::CallbackService {
 
  private:
   const ApiContext* const api_;
+  std::atomic<bool> backup_runs_ = false;
 };
 
 }  // namespace assay::coordinator

@@ -12,7 +12,9 @@
 #include "coordinator/api/api_context.h"
 #include "coordinator/api/fleet_service.h"
 #include "coordinator/api/limits.h"
+#include "coordinator/api/metrics_endpoint.h"
 #include "coordinator/api/results_service.h"
+#include "coordinator/api/rpc_counter.h"
 #include "coordinator/api/sweep_service.h"
 #include "coordinator/api/token_service.h"
 #include "coordinator/api/worker_service.h"
@@ -26,7 +28,8 @@ constexpr size_t kMaxWaiting = 256;  // calls that wait for a reader
 
 std::unique_ptr<grpc::Server> BuildServer(const std::string& listen,
                                           const std::shared_ptr<grpc::ServerCredentials>& door,
-                                          const std::vector<grpc::Service*>& services, int* port) {
+                                          const std::vector<grpc::Service*>& services,
+                                          RpcCounter* rpcs, int* port) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -45,6 +48,7 @@ std::unique_ptr<grpc::Server> BuildServer(const std::string& listen,
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   for (grpc::Service* service : services) builder.RegisterService(service);
+  builder.experimental().SetInterceptorCreators(rpcs->Interceptors());
   return builder.BuildAndStart();
 }
 
@@ -72,9 +76,12 @@ struct Server::Parts {
   std::unique_ptr<FleetServiceImpl> fleet_service;
   std::unique_ptr<ResultsServiceImpl> results_service;
   std::unique_ptr<TokenServiceImpl> token_service;
+  RpcCounter rpcs;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
+  std::unique_ptr<HttpServer> metrics;  // null when not asked for
   bool stopped = false;
+  std::atomic<bool> stopping = false;
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -82,6 +89,8 @@ Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Server::~Server() { Stop(); }
 
 int Server::port() const { return parts_->port; }
+
+int Server::metrics_port() const { return parts_->metrics ? parts_->metrics->port() : 0; }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clock* clock) {
   std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
@@ -127,6 +136,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clo
                 &parts->hasher};
   parts->limiter = std::make_unique<RateLimiter>(options.max_calls_per_s, clock);
   parts->api.tokens = &parts->tokens;
+  parts->api.stopping = &parts->stopping;
   parts->api.limiter = parts->limiter.get();
   if (options.tls.any()) {
     ASSAY_ASSIGN_OR_RETURN(const std::vector<storage::TokenRecord> tokens,
@@ -157,10 +167,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clo
   p->server = BuildServer(options.listen, credentials,
                           {p->worker_service.get(), p->sweep_service.get(), p->fleet_service.get(),
                            p->results_service.get(), p->token_service.get()},
-                          &p->port);
+                          &p->rpcs, &p->port);
   if (p->server == nullptr || p->port == 0) {
     return Unavailable("cannot listen on {}: the address is in use or not of this machine",
                        options.listen);
+  }
+  if (!options.metrics_listen.empty()) {
+    ASSAY_ASSIGN_OR_RETURN(p->metrics, ServeMetrics(options.metrics_listen, &p->api, &p->rpcs));
   }
   p->server->GetHealthCheckService()->SetServingStatus(true);
   return server;
@@ -169,7 +182,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clo
 void Server::Stop() {
   Parts& parts = *parts_;
   if (std::exchange(parts.stopped, true)) return;
+  parts.stopping = true;
   // Watches and conversations first: they would hold the server's shutdown for ever.
+  parts.metrics.reset();
   parts.watches->Stop();
   if (parts.server) {
     parts.server->GetHealthCheckService()->SetServingStatus(false);

@@ -26,6 +26,7 @@ class Server {
     ControlLoop::Options loop;
     TlsFiles tls;                   // none: loopback only, and no tokens
     double max_calls_per_s = 2000;  // of one worker, person or connection; 0 is no limit
+    std::string metrics_listen;  // 127.0.0.1:PORT; empty: no metrics
     int num_readers = 4;
     int num_transfers = 2;
   };
@@ -40,6 +41,7 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   int port() const;
+  int metrics_port() const;  // 0 without metrics
 
   // Ends conversations, finishes what is in the control plane's queue, empties the WAL. Idempotent.
   void Stop();

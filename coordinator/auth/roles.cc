@@ -29,6 +29,7 @@ const std::map<std::string, Role>& Rows() {
       {"/assay.v1.FleetService/WatchFleet", Role::kViewer},
       {"/assay.v1.FleetService/WatchEvents", Role::kViewer},
       {"/assay.v1.FleetService/DrainWorker", Role::kAdmin},
+      {"/assay.v1.FleetService/BackupDatabase", Role::kAdmin},
       {"/assay.v1.TokenService/CreateToken", Role::kAdmin},
       {"/assay.v1.TokenService/ListTokens", Role::kAdmin},
       {"/assay.v1.TokenService/RevokeToken", Role::kAdmin},

@@ -51,7 +51,37 @@ void ControlPlane::Tell(const std::string& worker_id, const std::string& incarna
 absl::Status ControlPlane::RecordEvent(storage::EventRecord event) {
   event.time_us = now_us_;
   if (event.detail_json.empty()) event.detail_json = "{}";
-  return store_->InsertEvent(event).status();
+  ASSAY_RETURN_IF_ERROR(store_->InsertEvent(event).status());
+  batch_events_.push_back(std::move(event));
+  return absl::OkStatus();
+}
+
+void ControlPlane::LogEvents() {
+  for (const storage::EventRecord& event : batch_events_) {
+    const bool bad = event.kind.ends_with("_failed") || event.kind.ends_with("_expired") ||
+                     event.kind.ends_with("_lost") || event.kind == "unit_quarantined";
+    const spdlog::level::level_enum level = bad ? spdlog::level::warn : spdlog::level::info;
+    if (!spdlog::should_log(level)) continue;
+    // What of the detail names something is a field of its own; the rest stays together.
+    nlohmann::json detail = nlohmann::json::parse(event.detail_json, nullptr, false);
+    const auto take = [&detail](const char* name) -> std::string {
+      if (!detail.is_object() || !detail.contains(name)) return "";
+      const nlohmann::json value = detail[name];
+      detail.erase(name);
+      return value.is_string() ? value.get<std::string>() : value.dump();
+    };
+    const std::string lease = take("lease_id");
+    const std::string item = take("item_index");
+    const std::string repeat = take("repeat");
+    LogWith(level,
+            {{"sweep", event.sweep_id},
+             {"cell", event.cell_id == 0 ? "" : fmt::format("{}", event.cell_id)},
+             {"unit", item.empty() ? "" : fmt::format("{}/{}/{}", event.cell_id, item, repeat)},
+             {"lease", lease},
+             {"worker", event.worker_id},
+             {"detail", detail.empty() ? "" : detail.dump()}},
+            event.kind);
+  }
 }
 
 absl::Status ControlPlane::ApplyOne(const GrantUnits& grant) {
@@ -157,8 +187,6 @@ absl::Status ControlPlane::ApplyOne(const SettleCell& settle) {
 }
 
 absl::Status ControlPlane::ApplyOne(const WorkerPresence& presence) {
-  spdlog::info("worker {} ({}) is {}", presence.worker_id, presence.incarnation,
-               presence.online ? "online" : "offline");
   return RecordEvent({.kind = presence.online ? "worker_online" : "worker_offline",
                       .worker_id = presence.worker_id,
                       .detail_json = nlohmann::json{{"incarnation", presence.incarnation}}.dump()});

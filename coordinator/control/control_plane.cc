@@ -78,6 +78,7 @@ absl::Status ControlPlane::BeginBatch() {
   ASSAY_RETURN_IF_ERROR(store_->Begin());
   batch_status_ = absl::OkStatus();
   batch_messages_.clear();
+  batch_events_.clear();
   batch_hellos_.clear();
   batch_counters_ = counters_;
   return absl::OkStatus();
@@ -111,6 +112,7 @@ absl::Status ControlPlane::CommitBatch() {
   ++counters_.num_commits;
   std::move(batch_messages_.begin(), batch_messages_.end(), std::back_inserter(messages_));
   batch_messages_.clear();
+  LogEvents();
   ForgetUnused();
   return absl::OkStatus();
 }

@@ -203,6 +203,7 @@ class ControlPlane {
   template <typename Body>
   void Tell(const std::string& worker_id, const std::string& incarnation, Body body);
   absl::Status RecordEvent(storage::EventRecord event);
+  void LogEvents();  // of the committed batch
 
   // The rest of the handlers' work.
   absl::Status EndOrphans(const std::vector<std::string>& lease_ids);
@@ -236,6 +237,7 @@ class ControlPlane {
   MonotonicTime now_;
   int64_t now_us_ = 0;
   std::vector<OutgoingMessage> batch_messages_;
+  std::vector<storage::EventRecord> batch_events_;  // logged once they are true
   std::set<std::string> batch_hellos_;
   ControlCounters batch_counters_;  // as they will be when it commits
   bool needs_rebuild_ = false;

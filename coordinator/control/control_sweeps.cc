@@ -116,7 +116,6 @@ absl::StatusOr<storage::ControlStore::InsertedSweep> ControlPlane::HandleSubmit(
   ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, Guard(store_->LoadSweep(inserted.id)));
   ASSAY_RETURN_IF_ERROR(Guard(LoadIntoMemory(data)));
   ASSAY_RETURN_IF_ERROR(Guard(ScheduleJobs(data)));
-  spdlog::info("{} '{}' submitted: {} cells", inserted.sweep_id, plan.name, plan.cells.size());
   return inserted;
 }
 

@@ -131,6 +131,16 @@ absl::StatusOr<std::vector<InsertOutcome>> ControlPlane::HandleReport(
         break;
       case InsertOutcome::kFenced:
         ++batch_counters_.num_fenced;
+        // Common after a partition: in the log, not in the table of events.
+        batch_events_.push_back({.kind = "sample_fenced",
+                                 .cell_id = sample.unit.cell_id,
+                                 .worker_id = command.worker_id,
+                                 .detail_json = nlohmann::json{
+                                     {"lease_id", sample.lease_id},
+                                     {"item_index", sample.unit.item_index},
+                                     {"repeat", sample.unit.repeat},
+                                     {"epoch",
+                                      sample.epoch}}.dump()});
         break;
       case InsertOutcome::kAccepted: {
         ++batch_counters_.num_accepted;

@@ -27,11 +27,17 @@ absl::StatusOr<sockaddr_in> ParseListen(const std::string& listen) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   uint16_t port = 0;
+  const char* const begin =
+      listen.data() + (colon == std::string::npos ? listen.size() : colon + 1);
   const char* const end = listen.data() + listen.size();
-  if (colon == std::string::npos ||
-      std::from_chars(listen.data() + colon + 1, end, port).ptr != end ||
-      colon + 1 == listen.size() || inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1 ||
-      (ntohl(address.sin_addr.s_addr) >> 24) != 127) {
+  bool valid = colon != std::string::npos && begin != end;
+  if (valid) {
+    const auto [parsed, error] = std::from_chars(begin, end, port);
+    valid = error == std::errc() && parsed == end &&
+            inet_pton(AF_INET, host.c_str(), &address.sin_addr) == 1 &&
+            (ntohl(address.sin_addr.s_addr) >> 24) == 127;
+  }
+  if (!valid) {
     return InvalidArgument(
         "--metrics {}: a loopback address and a port, as 127.0.0.1:9464 (port 0: any free one); "
         "metrics are not served to other machines without TLS",

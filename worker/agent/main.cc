@@ -71,6 +71,7 @@ struct Flags {
   double load_timeout_s = 1800;
   double grader_timeout_s = 2;
   double drain_grace_s = 30;
+  std::string log_format = "text";
 };
 
 void AddFlags(CLI::App* app, Flags* flags) {
@@ -112,6 +113,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--drain-grace", flags->drain_grace_s,
                   "seconds that running units get after SIGTERM")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app->add_option("--log-format", flags->log_format,
+                  "text, or json: an object a line; of runners and graders too")
+      ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
 }
 
@@ -178,7 +183,8 @@ int Main(int argc, char** argv) {
     std::cerr << "assay-worker: " << Message(id) << "\n";
     return kExitUsage;
   }
-  InitLogging("assay-worker");
+  InitLogging("assay-worker", "info",
+              flags.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   // Before any thread starts, so that all inherit it and sigtimedwait alone gets the signals.
   const sigset_t signals = TerminationSignals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
