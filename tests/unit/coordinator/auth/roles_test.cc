@@ -1,10 +1,12 @@
 #include "coordinator/auth/roles.h"
 
 #include <gmock/gmock.h>
-#include <google/protobuf/compiler/importer.h>
-#include <google/protobuf/descriptor.h>
 
 #include <filesystem>
+#include <fstream>
+#include <regex>
+#include <string>
+#include <vector>
 
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
@@ -17,19 +19,19 @@ using Who = Access::Who;
 
 // Every method of every service in proto/assay/v1, as gRPC calls them.
 std::vector<std::string> AllMethods() {
-  google::protobuf::compiler::DiskSourceTree tree;
-  const std::string root = assay::testing::SourcePath("proto");
-  tree.MapPath("", root);
-  tree.MapPath("", "/usr/include");
-  google::protobuf::compiler::Importer importer(&tree, nullptr);
+  static const std::regex kLine("^(service|\\s*rpc)\\s+(\\w+).*");
   std::vector<std::string> methods;
-  for (const auto& entry : std::filesystem::directory_iterator(root + "/assay/v1")) {
-    const auto* file = importer.Import("assay/v1/" + entry.path().filename().string());
-    if (file == nullptr) continue;
-    for (int i = 0; i < file->service_count(); ++i) {
-      const auto* service = file->service(i);
-      for (int j = 0; j < service->method_count(); ++j) {
-        methods.push_back("/" + service->full_name() + "/" + service->method(j)->name());
+  for (const auto& entry :
+       std::filesystem::directory_iterator(assay::testing::SourcePath("proto/assay/v1"))) {
+    std::ifstream file(entry.path());
+    std::string service;
+    for (std::string line; std::getline(file, line);) {
+      std::smatch match;
+      if (!std::regex_match(line, match, kLine)) continue;
+      if (match[1] == "service") {
+        service = match[2];
+      } else {
+        methods.push_back("/assay.v1." + service + "/" + match[2].str());
       }
     }
   }
