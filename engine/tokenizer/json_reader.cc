@@ -1,9 +1,13 @@
 #include "engine/tokenizer/json_reader.h"
 
+#include <nlohmann/json.hpp>
+
 #include "base/json_check.h"
 #include "base/status.h"
 
 namespace assay::engine {
+
+bool JsonReader::is_null() const { return value_->is_null(); }
 
 absl::Status JsonReader::Error(const std::string& what) const {
   return InvalidArgument("{}: {}", where_, what);

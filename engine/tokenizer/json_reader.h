@@ -1,11 +1,11 @@
 // Reading JSON files from outside: every access is checked, and every error names file and key.
-// Internal to the tokenizer's .cc files (it includes the JSON library).
+// Internal to the tokenizer; whoever looks into a Json includes nlohmann/json.hpp.
 #pragma once
 
 #include <absl/status/statusor.h>
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <utility>
@@ -27,7 +27,7 @@ class JsonReader {
   // An INVALID_ARGUMENT about this value.
   absl::Status Error(const std::string& what) const;
 
-  bool is_null() const { return value_->is_null(); }
+  bool is_null() const;
 
   // Members of an object. A missing key reads as null. INVALID_ARGUMENT when this is no object.
   absl::StatusOr<JsonReader> Member(const std::string& key) const;

@@ -1,5 +1,6 @@
 // tokenizer_config.json: what the tokenizer and the chat template need of it.
 #include <charconv>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/status.h"

@@ -208,9 +208,12 @@ TEST_F(SecurityTest, AWorkerIsWhomItsCertificateNames) {
   const grpc::Status hello = TryHello(worker1_, "w2");
   EXPECT_EQ(hello.error_code(), grpc::StatusCode::PERMISSION_DENIED) << hello.error_message();
   v1::ReportSamplesResponse outcomes;
-  EXPECT_EQ(FakeWorker(Dial(worker1_), "w2", "a").Report({}, &outcomes).error_code(),
+  EXPECT_EQ(FakeWorker(Dial(worker1_), "w2", "a")
+                .Report(std::vector<v1::Sample>{}, &outcomes)
+                .error_code(),
             grpc::StatusCode::PERMISSION_DENIED);
-  EXPECT_TRUE(FakeWorker(Dial(worker1_), "w1", "a").Report({}, &outcomes).ok());
+  EXPECT_TRUE(
+      FakeWorker(Dial(worker1_), "w1", "a").Report(std::vector<v1::Sample>{}, &outcomes).ok());
 }
 
 TEST_F(SecurityTest, WithoutACertificateNobodyIsAWorker) {
