@@ -34,7 +34,7 @@ constexpr char kSpec[] =
     "models: [{name: tiny}]\n"
     "methods:\n"
     "  - {method: rtn, bits: [4-16-16], group_size: 128}\n"
-    "benchmarks: [{name: arith}]\n"
+    "benchmarks: [{name: arith500}]\n"
     "sampling: {temperature: 0.6, top_p: 0.95, max_tokens: 512}\n";
 
 class SecurityTest : public ::testing::Test {
@@ -60,7 +60,7 @@ class SecurityTest : public ::testing::Test {
       items += fmt::format("{{\"id\": \"i{}\", \"question\": \"{} + 1?\", \"answer\": \"{}\"}}\n",
                            i, i, i + 1);
     }
-    ASSERT_OK(WriteFileAtomically(directory_ / "benchmarks/arith.jsonl", items));
+    ASSERT_OK(WriteFileAtomically(directory_ / "benchmarks/arith500.jsonl", items));
     ASSERT_OK(MakeDirectories(directory_ / "data"));
     ASSERT_OK_AND_ASSIGN(const auto store,
                          storage::ControlStore::Open(directory_ / "data/assay.db"));
