@@ -31,7 +31,12 @@ absl::StatusOr<MadePlan> MakePlan(const ApiContext& api, storage::ReadStore& sto
     return store.MeanBaselineTokens(model_hash, benchmark_version).value_or(std::vector<double>());
   };
   MadePlan made;
-  ASSAY_ASSIGN_OR_RETURN(made.sweep, PlanSweep(spec, context));
+  absl::StatusOr<PlannedSweep> planned = PlanSweep(spec, context);
+  // What a spec names and nobody has is an error of the spec, at a place in it.
+  if (planned.status().code() == absl::StatusCode::kNotFound) {
+    return InvalidArgument("{}", Message(planned.status()));
+  }
+  ASSAY_ASSIGN_OR_RETURN(made.sweep, std::move(planned));
   made.owner = spec.owner;
 
   v1::Plan& plan = made.proto;

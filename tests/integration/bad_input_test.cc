@@ -81,7 +81,7 @@ INSTANTIATE_TEST_SUITE_P(
         WrongSpec{"WrongType",
                   "name: x\nmodels: [{name: tiny-qwen2-1m}]\nbenchmarks: [arith500]\n"
                   "sampling: {temperature: warm}\n",
-                  "wrong.yaml:4:26"},
+                  "wrong.yaml:4:25"},
         WrongSpec{"OutOfRange",
                   "name: x\nmodels: [{name: tiny-qwen2-1m}]\nbenchmarks: [arith500]\n"
                   "sampling: {top_p: 1.5}\n",

@@ -242,6 +242,7 @@ std::vector<std::string> LocalSystem::SampleFingerprints() const {
        " JOIN grade ON grade.sample_id = sample.id"
        " ORDER BY cell.key, sample.item_index, sample.repeat",
        "--db", database(), "-o", "csv", "--max-rows", "1000000"});
+  ASSAY_CHECK(result.exit_code == 0, "{}", result.err);
   std::vector<std::string> lines;
   std::istringstream text(result.out);
   std::string line;
