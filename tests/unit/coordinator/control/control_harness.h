@@ -166,8 +166,6 @@ class ControlHarness {
     sample.lease_id = grant.lease_id;
     sample.epoch = unit.epoch;
     sample.seed = unit.seed;
-    sample.worker_id = "w1";
-    sample.incarnation = "a";
     sample.text_zstd = storage::CompressText("\\boxed{" + unit.gold + "}");
     sample.token_ids_zstd = storage::CompressTokenIds(std::vector<int32_t>{1, 2, 3});
     sample.prompt_sha256 = std::string(32, 'p');
@@ -182,6 +180,11 @@ class ControlHarness {
   absl::StatusOr<std::vector<storage::InsertOutcome>> Report(
       std::vector<storage::SampleRecord> samples, const std::string& worker = "w1",
       const std::string& incarnation = "a") {
+    // A sample is its reporter's, as the API makes it.
+    for (storage::SampleRecord& sample : samples) {
+      sample.worker_id = worker;
+      sample.incarnation = incarnation;
+    }
     absl::StatusOr<std::vector<storage::InsertOutcome>> outcomes;
     const absl::Status committed = Batch([&](ControlPlane& plane) {
       outcomes = plane.HandleReport({worker, incarnation, std::move(samples)});
