@@ -51,15 +51,16 @@ TEST(DemoTest, TheTableAgreesWithTheIndependentMeasurement) {
   const CommandResult demo =
       RunProgram({BinaryPath("assay"), "demo", "--data", directory / "demo"}, "", {"NO_COLOR=1"});
   ASSERT_EQ(demo.exit_code, 0) << demo.err << demo.out;
-  for (const char* piece : {"tiny-qwen2-1m", "quarot", "lossless", "risky", "assay query"}) {
+  for (const char* piece :
+       {"tiny-qwen2-1m", "quarot", "baseline", "undecided", "risky", "query --db"}) {
     EXPECT_NE((demo.out + demo.err).find(piece), std::string::npos) << piece << "\n" << demo.out;
   }
 
-  const CommandResult cells =
-      RunProgram({BinaryPath("assay"), "query",
-                  "SELECT model || ' ' || label || ' ' || bits AS cell, num_samples, accuracy,"
-                  " num_samples - num_correct AS num_wrong FROM v_cell ORDER BY 1",
-                  "--db", directory / "demo/assay.db", "-o", "json"});
+  const CommandResult cells = RunProgram(
+      {BinaryPath("assay"), "query",
+       "SELECT model || ' ' || method_label || ' ' || bits AS cell, num_samples, accuracy,"
+       " num_samples - num_correct AS num_wrong FROM v_cell ORDER BY 1",
+       "--db", directory / "demo/assay.db", "-o", "json"});
   ASSERT_EQ(cells.exit_code, 0) << cells.err;
   std::map<std::string, nlohmann::json> found;
   for (const auto& row : nlohmann::json::parse(cells.out)) found[row.at("cell")] = row;
