@@ -235,7 +235,7 @@ std::vector<std::string> LocalSystem::SampleFingerprints() const {
       {"query",
        "SELECT cell.key || ' ' || sample.item_index || ' ' || sample.repeat || ' ' || sample.seed"
        " || ' ' || sample.prompt_tokens || ' ' || sample.completion_tokens"
-       " || ' ' || sample.finish_reason || ' ' || grade.verdict || ' ' || grade.extracted"
+       " || ' ' || sample.finish_reason || ' ' || grade.verdict || ' ' || hex(grade.extracted)"
        " || ' ' || hex(sample_text.token_ids) AS line"
        " FROM sample JOIN cell ON cell.id = sample.cell_id"
        " JOIN sample_text ON sample_text.sample_id = sample.id"
