@@ -64,9 +64,9 @@ absl::StatusOr<VacuumResult> VacuumDatabase(const std::string& path) {
     unlink(compact_path.c_str());  // of a try that was cut off
     ASSAY_RETURN_IF_ERROR(db->VacuumInto(compact_path));
   }
-  // The last connection takes the WAL away. One that stays belongs to a reader, and beside the new
-  // file it would be read as the new file's.
-  if (HasBytes(path + "-wal")) {
+  // The last connection takes the WAL away. One that stays, were it empty, belongs to a reader,
+  // which would go on with the old file beside the new one's WAL.
+  if (access((path + "-wal").c_str(), F_OK) == 0) {
     unlink(compact_path.c_str());
     return Unavailable("{}: another program reads it; close that one and try again", path);
   }
