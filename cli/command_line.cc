@@ -131,6 +131,7 @@ std::unique_ptr<CLI::App> MakeCommandTree(Session* session) {
   AddSampleCommands(*app, session);
   AddCompareCommand(*app, session);
   AddQueryCommand(*app, session);
+  AddDbCommands(*app, session);
   AddWorkerCommands(*app, session);
   AddTopCommand(*app, session);
   AddTokenCommands(*app, session);

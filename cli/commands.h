@@ -13,6 +13,7 @@ void AddResultsCommand(CLI::App& app, Session* session);
 void AddSampleCommands(CLI::App& app, Session* session);
 void AddCompareCommand(CLI::App& app, Session* session);
 void AddQueryCommand(CLI::App& app, Session* session);
+void AddDbCommands(CLI::App& app, Session* session);
 void AddWorkerCommands(CLI::App& app, Session* session);
 void AddTopCommand(CLI::App& app, Session* session);
 void AddTokenCommands(CLI::App& app, Session* session);
