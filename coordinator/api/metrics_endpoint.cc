@@ -12,7 +12,8 @@ HttpResponse Unhealthy(const absl::Status& status) {
 }
 
 absl::StatusOr<std::string> ReadMetrics(const ApiContext& api, const RpcCounter& rpcs) {
-  const std::shared_ptr<const LiveSnapshot> present = api.loop->Snapshot();
+  // Fresh, so that it is as new as what is read from the database below.
+  const std::shared_ptr<const LiveSnapshot> present = api.loop->Snapshot(/*fresh=*/true);
   if (!present) return Unavailable("the coordinator is starting or stopping");
   MetricsInput input;
   input.live = *present;

@@ -163,7 +163,7 @@ TEST(DbVersionsTest, AnOlderDatabaseIsCopiedAndThenMigrated) {
     ASSERT_OK(storage::Migrate(db.get(), storage::Migrations().first(3)));
     ASSERT_OK(db->Execute("INSERT INTO meta VALUES('made_by', 'version 3')"));
   }
-  const CommandResult old = system.Assay({"db", "check", system.database()});
+  const CommandResult old = RunProgram({BinaryPath("assay"), "db", "check", system.database()});
   EXPECT_EQ(old.exit_code, 65);
   EXPECT_THAT(old.err, HasSubstr("made by an older Assay (schema 3"));
 
