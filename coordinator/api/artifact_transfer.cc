@@ -1,6 +1,7 @@
 #include "coordinator/api/artifact_transfer.h"
 
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "base/status.h"
@@ -31,7 +32,11 @@ class Upload final : public grpc::ServerReadReactor<v1::UploadArtifactRequest> {
   // The reactor lives until Finish, so the task may use it.
   void OnReadDone(bool ok) override {
     const bool posted = transfers_->Post([this, ok] {
-      const absl::Status status = ok ? Take() : End();
+      absl::Status status;
+      {
+        const std::lock_guard lock(mutex_);
+        status = ok ? Take() : End();
+      }
       if (ok && status.ok()) {
         StartRead(&request_);
       } else {
@@ -77,7 +82,10 @@ class Upload final : public grpc::ServerReadReactor<v1::UploadArtifactRequest> {
   TaskPool* const transfers_;
   const ArtifactGuard guard_;
   v1::UploadArtifactRequest request_;
-  std::unique_ptr<storage::ArtifactUpload> upload_;
+  // One read is in progress at a time, but each ends on a thread of its own: the lock is never
+  // waited for, and carries the state from one to the next.
+  std::mutex mutex_;
+  std::unique_ptr<storage::ArtifactUpload> upload_;  // guarded by mutex_
 };
 
 using FetchWriter = BlockingWriter<v1::FetchArtifactResponse>;

@@ -1,11 +1,10 @@
 // Read-only connections to the database, opened as needed and used again.
 #pragma once
 
-#include <absl/base/thread_annotations.h>
 #include <absl/status/statusor.h>
-#include <absl/synchronization/mutex.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,7 +38,7 @@ class ReadStores {
   // ReadStore::Open's errors.
   absl::StatusOr<Borrowed> Borrow() {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       if (!idle_.empty()) {
         std::unique_ptr<storage::ReadStore> store = std::move(idle_.back());
         idle_.pop_back();
@@ -55,13 +54,13 @@ class ReadStores {
 
  private:
   void Return(std::unique_ptr<storage::ReadStore> store) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     idle_.push_back(std::move(store));
   }
 
   const std::string path_;
-  absl::Mutex mutex_;
-  std::vector<std::unique_ptr<storage::ReadStore>> idle_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<storage::ReadStore>> idle_;  // guarded by mutex_
 };
 
 }  // namespace assay::coordinator

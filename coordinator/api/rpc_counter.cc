@@ -48,7 +48,7 @@ std::string ShortName(const std::string& method) {
 }  // namespace
 
 void RpcCounter::Add(const std::string& method, grpc::StatusCode code) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   auto count = calls_.find({method, code});
   if (count == calls_.end()) {
     count = calls_.try_emplace({calls_.size() < kMaxPairs ? method : "other", code}).first;
@@ -57,7 +57,7 @@ void RpcCounter::Add(const std::string& method, grpc::StatusCode code) {
 }
 
 std::vector<RpcCount> RpcCounter::Counts() const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   std::vector<RpcCount> counts;
   counts.reserve(calls_.size());
   for (const auto& [call, num_calls] : calls_) {

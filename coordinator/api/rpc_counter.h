@@ -4,12 +4,11 @@
 // Thread-safe.
 #pragma once
 
-#include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 #include <grpcpp/support/server_interceptor.h>
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,8 +31,8 @@ class RpcCounter {
   // Methods come from callers: beyond so many pairs, all count as one method "other".
   static constexpr size_t kMaxPairs = 256;
 
-  mutable absl::Mutex mutex_;
-  std::map<std::pair<std::string, grpc::StatusCode>, int64_t> calls_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;
+  std::map<std::pair<std::string, grpc::StatusCode>, int64_t> calls_;  // guarded by mutex_
 };
 
 }  // namespace assay::coordinator

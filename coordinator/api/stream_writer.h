@@ -3,11 +3,10 @@
 // ends and everybody else has let go.
 #pragma once
 
-#include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
-#include <absl/time/time.h>
 #include <grpcpp/grpcpp.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -27,17 +26,17 @@ class BlockingWriter final : public grpc::ServerWriteReactor<Response> {
   // False when the reader is gone.
   bool Write(Response response) {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       if (gone_) return false;
       writing_ = true;
     }
     response_ = std::move(response);
     this->StartWrite(&response_);
-    const auto written = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !writing_; };
-    absl::MutexLock lock(&mutex_);
-    if (!mutex_.AwaitWithTimeout(absl::Condition(&written), kPatience)) {
+    const auto written = [this] { return !writing_; };
+    std::unique_lock lock(mutex_);
+    if (!written_.wait_for(lock, kPatience, written)) {
       context_->TryCancel();
-      mutex_.Await(absl::Condition(&written));
+      written_.wait(lock, written);
     }
     return !gone_;
   }
@@ -46,26 +45,28 @@ class BlockingWriter final : public grpc::ServerWriteReactor<Response> {
   void End(const grpc::Status& status) { this->Finish(status); }
 
   void OnWriteDone(bool ok) override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     writing_ = false;
     if (!ok) gone_ = true;
+    written_.notify_one();
   }
   void OnCancel() override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     gone_ = true;
   }
   void OnDone() override { const std::shared_ptr<BlockingWriter> last = std::move(self_); }
 
  private:
-  static constexpr absl::Duration kPatience = absl::Seconds(30);
+  static constexpr std::chrono::seconds kPatience{30};
   explicit BlockingWriter(grpc::CallbackServerContext* context) : context_(context) {}
 
   grpc::CallbackServerContext* const context_;
   std::shared_ptr<BlockingWriter> self_;
   Response response_;
-  absl::Mutex mutex_;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool gone_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // guards the next three
+  std::condition_variable written_;
+  bool writing_ = false;
+  bool gone_ = false;
 };
 
 // Thread-safe. One message is in flight at a time; who is not ready skips news.

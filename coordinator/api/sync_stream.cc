@@ -20,7 +20,7 @@ void StreamRegistry::Register(const std::string& worker_id, const std::string& i
                               const std::shared_ptr<SyncStream>& stream) {
   std::shared_ptr<SyncStream> replaced;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     std::weak_ptr<SyncStream>& entry = streams_[{worker_id, incarnation}];
     replaced = entry.lock();
     entry = stream;
@@ -32,7 +32,7 @@ void StreamRegistry::Register(const std::string& worker_id, const std::string& i
 
 void StreamRegistry::Unregister(const std::string& worker_id, const std::string& incarnation,
                                 const SyncStream* stream) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const auto it = streams_.find({worker_id, incarnation});
   // Expired when it was this one: its last owner is being destroyed.
   if (it == streams_.end()) return;
@@ -45,7 +45,7 @@ void StreamRegistry::Deliver(const std::vector<OutgoingMessage>& messages,
   for (const OutgoingMessage& message : messages) {
     std::shared_ptr<SyncStream> stream;
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       const auto it = streams_.find({message.worker_id, message.incarnation});
       if (it != streams_.end()) stream = it->second.lock();
     }
@@ -56,7 +56,7 @@ void StreamRegistry::Deliver(const std::vector<OutgoingMessage>& messages,
 void StreamRegistry::CloseAll() {
   std::vector<std::shared_ptr<SyncStream>> open;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     for (const auto& [key, entry] : streams_) {
       if (auto stream = entry.lock()) open.push_back(std::move(stream));
     }

@@ -9,8 +9,6 @@
 // worker's next heartbeat shows what it missed.
 #pragma once
 
-#include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 #include <grpcpp/grpcpp.h>
 
 #include <deque>
@@ -43,8 +41,8 @@ class StreamRegistry {
 
  private:
   using Key = std::pair<std::string, std::string>;  // worker, incarnation
-  absl::Mutex mutex_;
-  std::map<Key, std::weak_ptr<SyncStream>> streams_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::map<Key, std::weak_ptr<SyncStream>> streams_;  // guarded by mutex_
 };
 
 class SyncStream final : public grpc::ServerBidiReactor<v1::SyncRequest, v1::SyncResponse> {

@@ -4,12 +4,11 @@
 // Thread-safe. The destructor runs what was posted and joins.
 #pragma once
 
-#include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
-
+#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -26,17 +25,19 @@ class TaskPool {
 
   // False when too much waits already or the pool has stopped; the task is not run then.
   bool Post(std::function<void()> task) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (stopped_ || tasks_.size() >= max_queue_) return false;
     tasks_.push_back(std::move(task));
+    changed_.notify_one();
     return true;
   }
 
   void Stop() {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       stopped_ = true;
     }
+    changed_.notify_all();
     for (std::thread& thread : threads_) {
       if (thread.joinable()) thread.join();
     }
@@ -47,11 +48,8 @@ class TaskPool {
     while (true) {
       std::function<void()> task;
       {
-        const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-          return stopped_ || !tasks_.empty();
-        };
-        absl::MutexLock lock(&mutex_);
-        mutex_.Await(absl::Condition(&ready));
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return stopped_ || !tasks_.empty(); });
         if (tasks_.empty()) return;
         task = std::move(tasks_.front());
         tasks_.pop_front();
@@ -61,9 +59,10 @@ class TaskPool {
   }
 
   const size_t max_queue_;
-  absl::Mutex mutex_;
-  std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // guards the next three
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> tasks_;
+  bool stopped_ = false;
   std::vector<std::thread> threads_;
 };
 

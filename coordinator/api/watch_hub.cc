@@ -1,7 +1,5 @@
 #include "coordinator/api/watch_hub.h"
 
-#include <absl/time/clock.h>
-
 #include <algorithm>
 
 namespace assay::coordinator {
@@ -11,9 +9,10 @@ WatchHub::WatchHub() : thread_([this] { Loop(); }) {}
 void WatchHub::Add(absl::Duration interval, std::function<bool()> step,
                    std::function<void()> abandon) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (!stopped_) {
-      added_.push_back({interval, std::move(step), std::move(abandon), absl::InfinitePast()});
+      added_.push_back({interval, std::move(step), std::move(abandon), {}});
+      changed_.notify_one();
       return;
     }
   }
@@ -22,24 +21,23 @@ void WatchHub::Add(absl::Duration interval, std::function<bool()> step,
 
 void WatchHub::Stop() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stopped_ = true;
   }
+  changed_.notify_one();
   if (thread_.joinable()) thread_.join();
 }
 
 void WatchHub::Loop() {
   std::list<Watch> watches;
   while (true) {
-    absl::Time next = absl::InfiniteFuture();
+    // A deadline of a day instead of none: wait_until with the largest time overflows.
+    auto next = std::chrono::steady_clock::now() + std::chrono::hours(24);
     for (const Watch& watch : watches) next = std::min(next, watch.due);
     bool stopping = false;
     {
-      const auto news = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return stopped_ || !added_.empty();
-      };
-      absl::MutexLock lock(&mutex_);
-      mutex_.AwaitWithDeadline(absl::Condition(&news), next);
+      std::unique_lock lock(mutex_);
+      changed_.wait_until(lock, next, [this] { return stopped_ || !added_.empty(); });
       watches.splice(watches.end(), added_);
       stopping = stopped_;
     }
@@ -47,12 +45,12 @@ void WatchHub::Loop() {
       for (const Watch& watch : watches) watch.abandon();
       return;
     }
-    const absl::Time now = absl::Now();
+    const auto now = std::chrono::steady_clock::now();
     for (auto it = watches.begin(); it != watches.end();) {
       if (it->due > now) {
         ++it;
       } else if (it->step()) {
-        it->due = now + it->interval;
+        it->due = now + absl::ToChronoNanoseconds(it->interval);
         ++it;
       } else {
         it = watches.erase(it);

@@ -5,12 +5,13 @@
 // Thread-safe.
 #pragma once
 
-#include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 #include <absl/time/time.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <list>
+#include <mutex>
 #include <thread>
 
 namespace assay::coordinator {
@@ -31,13 +32,14 @@ class WatchHub {
     absl::Duration interval;
     std::function<bool()> step;
     std::function<void()> abandon;
-    absl::Time due;
+    std::chrono::steady_clock::time_point due;  // the first step is due at once
   };
   void Loop();
 
-  absl::Mutex mutex_;
-  std::list<Watch> added_ ABSL_GUARDED_BY(mutex_);
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // guards the next three
+  std::condition_variable changed_;
+  std::list<Watch> added_;
+  bool stopped_ = false;
   std::thread thread_;
 };
 

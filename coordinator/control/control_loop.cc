@@ -1,5 +1,7 @@
 #include "coordinator/control/control_loop.h"
 
+#include <absl/time/clock.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -12,7 +14,9 @@ namespace {
 // A disk that fails is asked again this often.
 constexpr absl::Duration kRetryStore = absl::Milliseconds(250);
 // After so long without a sample or a grant the WAL is emptied.
-constexpr absl::Duration kIdleCheckpoint = absl::Seconds(5);
+constexpr std::chrono::seconds kIdleCheckpoint(5);
+
+std::chrono::steady_clock::time_point Now() { return std::chrono::steady_clock::now(); }
 
 }  // namespace
 
@@ -24,7 +28,7 @@ ControlLoop::~ControlLoop() { Stop(); }
 
 void ControlLoop::Start() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     ASSAY_CHECK(!running_, "the control loop runs already");
     running_ = true;
   }
@@ -33,17 +37,19 @@ void ControlLoop::Start() {
 
 void ControlLoop::Stop() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     running_ = false;
   }
+  changed_.notify_all();
   if (thread_.joinable()) thread_.join();
 }
 
 void ControlLoop::Post(Work work, Done done) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (running_ && queue_.size() < options_.max_queue) {
       queue_.push_back({std::move(work), std::move(done)});
+      changed_.notify_one();
       return;
     }
   }
@@ -53,25 +59,28 @@ void ControlLoop::Post(Work work, Done done) {
 absl::Status ControlLoop::Run(Work work) {
   // Shared: the control thread may still hold it when the waiter has gone on.
   struct Outcome {
-    absl::Mutex mutex;
-    bool done ABSL_GUARDED_BY(mutex) = false;
-    absl::Status status ABSL_GUARDED_BY(mutex);
+    std::mutex mutex;
+    std::condition_variable ended;
+    bool done = false;
+    absl::Status status;
   };
   const auto outcome = std::make_shared<Outcome>();
   Post(std::move(work), [outcome](const absl::Status& committed) {
-    absl::MutexLock lock(&outcome->mutex);
+    const std::lock_guard lock(outcome->mutex);
     outcome->status = committed;
     outcome->done = true;
+    outcome->ended.notify_one();
   });
-  absl::MutexLock lock(&outcome->mutex);
-  outcome->mutex.Await(absl::Condition(&outcome->done));
+  std::unique_lock lock(outcome->mutex);
+  outcome->ended.wait(lock, [&] { return outcome->done; });
   return outcome->status;
 }
 
 std::shared_ptr<const LiveSnapshot> ControlLoop::Snapshot(bool fresh) {
   {
-    absl::MutexLock lock(&mutex_);
-    if (!fresh && snapshot_ && absl::Now() - snapshot_time_ < options_.snapshot_age) {
+    const std::lock_guard lock(mutex_);
+    if (!fresh && snapshot_ &&
+        Now() - snapshot_time_ < absl::ToChronoMilliseconds(options_.snapshot_age)) {
       return snapshot_;
     }
   }
@@ -80,16 +89,16 @@ std::shared_ptr<const LiveSnapshot> ControlLoop::Snapshot(bool fresh) {
     LiveSnapshot snapshot = plane.TakeSnapshot();
     snapshot.batch_sizes = batch_sizes_;
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       snapshot.num_commands_waiting = queue_.size();
     }
     *taken = std::make_shared<const LiveSnapshot>(std::move(snapshot));
   });
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   // Only what is committed is shown: nobody sees what a crash could undo.
   if (committed.ok()) {
     snapshot_ = *taken;
-    snapshot_time_ = absl::Now();
+    snapshot_time_ = Now();
   }
   return snapshot_;
 }
@@ -98,7 +107,7 @@ void ControlLoop::Loop() {
   while (true) {
     std::vector<Item> items = WaitForBatch();
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       if (items.empty() && !running_) break;
     }
     RunBatch(std::move(items));
@@ -109,12 +118,9 @@ void ControlLoop::Loop() {
 }
 
 std::vector<ControlLoop::Item> ControlLoop::WaitForBatch() {
-  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !queue_.empty() || !running_;
-  };
   std::vector<Item> items;
-  absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithDeadline(absl::Condition(&ready), std::max(next_tick_, absl::Now()));
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, next_tick_, [this] { return !queue_.empty() || !running_; });
   while (!queue_.empty() && items.size() < static_cast<size_t>(options_.max_batch)) {
     items.push_back(std::move(queue_.front()));
     queue_.pop_front();
@@ -124,7 +130,7 @@ std::vector<ControlLoop::Item> ControlLoop::WaitForBatch() {
 
 // More of what has come meanwhile, as long as the batch has room.
 bool ControlLoop::TakeMore(std::vector<Item>* items) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const size_t before = items->size();
   while (!queue_.empty() && items->size() < static_cast<size_t>(options_.max_batch)) {
     items->push_back(std::move(queue_.front()));
@@ -134,15 +140,16 @@ bool ControlLoop::TakeMore(std::vector<Item>* items) {
 }
 
 void ControlLoop::RunBatch(std::vector<Item> items) {
-  const absl::Time start = absl::Now();
+  const std::chrono::steady_clock::time_point gather_until =
+      Now() + absl::ToChronoMilliseconds(options_.max_gather);
   absl::Status status = plane_->BeginBatch();
   if (status.ok()) {
     size_t next = 0;
     do {
       for (; next < items.size(); ++next) items[next].work(*plane_);
-    } while (absl::Now() - start < options_.max_gather && TakeMore(&items));
-    if (absl::Now() >= next_tick_) {
-      next_tick_ = absl::Now() + options_.tick_interval;
+    } while (Now() < gather_until && TakeMore(&items));
+    if (Now() >= next_tick_) {
+      next_tick_ = Now() + absl::ToChronoMilliseconds(options_.tick_interval);
       (void)plane_->HandleTick();  // its error is the batch's
     }
     status = plane_->CommitBatch();
@@ -167,10 +174,10 @@ void ControlLoop::Checkpoint() {
   absl::Status status = absl::OkStatus();
   if (activity != last_activity_) {
     last_activity_ = activity;
-    empty_wal_at_ = absl::Now() + kIdleCheckpoint;
+    empty_wal_at_ = Now() + kIdleCheckpoint;
     status = store_->CheckpointIfLarge();
-  } else if (absl::Now() >= empty_wal_at_) {
-    empty_wal_at_ = absl::InfiniteFuture();
+  } else if (Now() >= empty_wal_at_) {
+    empty_wal_at_ = SteadyTime::max();
     status = store_->CheckpointWhenIdle();
   }
   if (!status.ok()) spdlog::warn("checkpoint: {}", Message(status));

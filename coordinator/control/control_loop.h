@@ -6,18 +6,22 @@
 // Each piece's `done` is called on the control thread after the commit, with its outcome; then the
 // messages to workers go to the sink. Neither may block.
 //
+// Deadlines are of the steady clock: a wall clock that is set back must not stop the ticks, which
+// expire leases.
+//
 // Thread-safe.
 #pragma once
 
-#include <absl/base/thread_annotations.h>
 #include <absl/status/status.h>
-#include <absl/synchronization/mutex.h>
 #include <absl/time/time.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -78,17 +82,20 @@ class ControlLoop {
   const Sink sink_;
   const Options options_;
 
-  absl::Mutex mutex_;
-  std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
-  bool running_ ABSL_GUARDED_BY(mutex_) = false;
-  std::shared_ptr<const LiveSnapshot> snapshot_ ABSL_GUARDED_BY(mutex_);
-  absl::Time snapshot_time_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  using SteadyTime = std::chrono::steady_clock::time_point;
+
+  std::mutex mutex_;  // guards the next five; notified when the queue or running_ changes
+  std::condition_variable changed_;
+  std::deque<Item> queue_;
+  bool running_ = false;
+  std::shared_ptr<const LiveSnapshot> snapshot_;
+  SteadyTime snapshot_time_;
 
   // Of the control thread.
   Histogram batch_sizes_ = MakeBatchHistogram();
-  absl::Time next_tick_ = absl::InfinitePast();
+  SteadyTime next_tick_;
   int64_t last_activity_ = 0;
-  absl::Time empty_wal_at_ = absl::InfiniteFuture();
+  SteadyTime empty_wal_at_ = SteadyTime::max();
 
   std::thread thread_;
 };

@@ -1,9 +1,9 @@
 #include "coordinator/control/control_loop.h"
 
-#include <absl/synchronization/notification.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <thread>
 
 #include "coordinator/control/meters.h"
@@ -57,15 +57,15 @@ TEST_F(ControlLoopTest, AFullQueueRefusesInsteadOfGrowing) {
   ControlLoop loop(
       &plane(), &store(), [](std::vector<OutgoingMessage>) {}, options);
   loop.Start();
-  absl::Notification entered;
-  absl::Notification go_on;
+  std::promise<void> entered;
+  std::promise<void> go_on;
   loop.Post(
       [&](ControlPlane&) {
-        entered.Notify();
-        go_on.WaitForNotification();
+        entered.set_value();
+        go_on.get_future().wait();
       },
       [](const absl::Status&) {});
-  entered.WaitForNotification();
+  entered.get_future().wait();
   std::atomic<int> num_refused = 0;
   std::atomic<int> num_committed = 0;
   for (int i = 0; i < 30; ++i) {
@@ -74,9 +74,33 @@ TEST_F(ControlLoopTest, AFullQueueRefusesInsteadOfGrowing) {
         [&](const absl::Status& committed) { ++(committed.ok() ? num_committed : num_refused); });
   }
   EXPECT_EQ(num_refused, 20);
-  go_on.Notify();
+  go_on.set_value();
   loop.Stop();
   EXPECT_EQ(num_committed, 10);
+}
+
+TEST_F(ControlLoopTest, TimePassesWithoutAnybodyAskingForAnything) {
+  Submit(testing::MakePlan(1, 4));
+  Join("w1", "a");
+  std::promise<void> revoked;
+  bool seen = false;  // of the control thread alone
+  ControlLoop::Options options;
+  options.tick_interval = absl::Milliseconds(10);
+  ControlLoop loop(
+      &plane(), &store(),
+      [&](const std::vector<OutgoingMessage>& messages) {
+        for (const OutgoingMessage& message : messages) {
+          if (std::holds_alternative<RevokeMessage>(message.body) && !std::exchange(seen, true)) {
+            revoked.set_value();
+          }
+        }
+      },
+      options);
+  loop.Start();
+  clock().Advance(absl::Seconds(61));
+  revoked.get_future().wait();  // the lease expired by a tick
+  loop.Stop();
+  EXPECT_TRUE(plane().scheduler().leases().empty());
 }
 
 TEST_F(ControlLoopTest, ASnapshotShowsWhatWasCommittedBeforeIt) {
