@@ -96,10 +96,12 @@ TEST(UnitPolicyTest, SuspectsArePassedOverAndFoundAgain) {
             (std::vector<int32_t>{1}));
 }
 
-TEST(FailurePolicyTest, PoisonIsProvenOnTwoWorkersOrThreeTimesAlone) {
+TEST(FailurePolicyTest, PoisonIsProvenAloneTwiceOnTwoWorkersOrThreeTimesOnOne) {
   EXPECT_FALSE(IsPoison(1, 0));
   EXPECT_FALSE(IsPoison(1, 2));
-  EXPECT_TRUE(IsPoison(2, 0));
+  EXPECT_FALSE(IsPoison(5, 0));
+  EXPECT_FALSE(IsPoison(2, 1));
+  EXPECT_TRUE(IsPoison(2, 2));
   EXPECT_TRUE(IsPoison(1, 3));
 }
 
