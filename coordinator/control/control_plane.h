@@ -185,6 +185,7 @@ class ControlPlane {
     return result;
   }
   absl::Status CheckInBatch() const;
+  absl::StatusOr<storage::SweepData> FindSweep(int64_t sweep_row_id);  // NOT_FOUND loses no batch
 
   // Actions to rows and messages (apply_actions.cc).
   absl::Status Apply(const Actions& actions);
@@ -207,7 +208,10 @@ class ControlPlane {
 
   // The rest of the handlers' work.
   absl::Status EndOrphans(const std::vector<std::string>& lease_ids);
-  absl::Status CheckReport(const ReportCommand& command) const;
+  absl::Status CheckReport(const ReportCommand& command);
+  absl::Status CheckSample(const storage::SampleRecord& sample, const CellContext& cell,
+                           const std::vector<storage::ItemRecord>& items) const;
+  absl::StatusOr<std::shared_ptr<const CellContext>> FindContext(int64_t cell_id);
   absl::Status SetState(const storage::SweepRecord& sweep, storage::SweepState state,
                         int64_t finished_time_us);
   absl::Status EnsureJob(const std::string& artifact_key, int64_t artifact_id);

@@ -160,9 +160,15 @@ absl::Status ControlPlane::ScheduleJobs(const storage::SweepData& sweep) {
 
 // Stopping and going on -------------------------------------------------------------------------
 
+absl::StatusOr<storage::SweepData> ControlPlane::FindSweep(int64_t sweep_row_id) {
+  absl::StatusOr<storage::SweepData> data = store_->LoadSweep(sweep_row_id);
+  if (absl::IsNotFound(data.status())) return data;  // the caller's mistake, not the store's
+  return Guard(std::move(data));
+}
+
 absl::Status ControlPlane::HandleCancel(int64_t sweep_row_id) {
   ASSAY_RETURN_IF_ERROR(CheckInBatch());
-  ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, Guard(store_->LoadSweep(sweep_row_id)));
+  ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, FindSweep(sweep_row_id));
   if (data.sweep.state == SweepState::kCancelled) return absl::OkStatus();
   if (data.sweep.state != SweepState::kActive && data.sweep.state != SweepState::kPaused) {
     return HasEnded(data.sweep);
@@ -175,7 +181,7 @@ absl::Status ControlPlane::HandleCancel(int64_t sweep_row_id) {
 
 absl::Status ControlPlane::HandlePause(int64_t sweep_row_id) {
   ASSAY_RETURN_IF_ERROR(CheckInBatch());
-  ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, Guard(store_->LoadSweep(sweep_row_id)));
+  ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, FindSweep(sweep_row_id));
   if (data.sweep.state == SweepState::kPaused) return absl::OkStatus();
   if (data.sweep.state != SweepState::kActive) return HasEnded(data.sweep);
   Actions actions;
@@ -186,7 +192,7 @@ absl::Status ControlPlane::HandlePause(int64_t sweep_row_id) {
 
 absl::Status ControlPlane::HandleResume(int64_t sweep_row_id) {
   ASSAY_RETURN_IF_ERROR(CheckInBatch());
-  ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, Guard(store_->LoadSweep(sweep_row_id)));
+  ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, FindSweep(sweep_row_id));
   if (data.sweep.state == SweepState::kActive) return absl::OkStatus();
   if (data.sweep.state != SweepState::kPaused) return HasEnded(data.sweep);
   ASSAY_RETURN_IF_ERROR(SetState(data.sweep, SweepState::kActive, 0));
@@ -214,7 +220,7 @@ absl::StatusOr<RetryResult> ControlPlane::HandleRetry(int64_t sweep_row_id,
     const nlohmann::json answer = nlohmann::json::parse(*before);
     return RetryResult{answer.at(0).get<int64_t>(), answer.at(1).get<int32_t>()};
   }
-  ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, Guard(store_->LoadSweep(sweep_row_id)));
+  ASSAY_ASSIGN_OR_RETURN(const storage::SweepData data, FindSweep(sweep_row_id));
   if (data.sweep.state == SweepState::kCancelled) return HasEnded(data.sweep);
 
   ASSAY_ASSIGN_OR_RETURN(const std::vector<storage::UnitId> units,

@@ -77,39 +77,54 @@ absl::Status ControlPlane::HandleHeartbeat(const HeartbeatCommand& command) {
   return absl::OkStatus();
 }
 
-absl::Status ControlPlane::CheckReport(const ReportCommand& command) const {
+// A cell that no live sweep wants is not in memory; late samples of it are rare enough to ask the
+// store. Empty for a cell that does not exist.
+absl::StatusOr<std::shared_ptr<const CellContext>> ControlPlane::FindContext(int64_t cell_id) {
+  const auto live = contexts_.find(cell_id);
+  if (live != contexts_.end()) return live->second;
+  const absl::StatusOr<std::vector<storage::CellData>> stored =
+      store_->LoadCells(std::span(&cell_id, 1));
+  if (absl::IsNotFound(stored.status())) return std::shared_ptr<const CellContext>();
+  ASSAY_RETURN_IF_ERROR(Guard(stored.status()));
+  const storage::CellData& data = stored->front();
+  return std::make_shared<const CellContext>(
+      CellContext{data.cell, data.model, data.benchmark, data.artifact});
+}
+
+absl::Status ControlPlane::CheckSample(const storage::SampleRecord& sample, const CellContext& cell,
+                                       const std::vector<storage::ItemRecord>& items) const {
+  const auto unit = [&] {
+    return fmt::format("unit (cell {}, item {}, repeat {})", sample.unit.cell_id,
+                       sample.unit.item_index, sample.unit.repeat);
+  };
+  if (sample.unit.item_index < 0 || sample.unit.item_index >= std::ssize(items)) {
+    return InvalidArgument("{}: the cell has {} items", unit(), items.size());
+  }
+  const storage::ItemRecord& item = items[static_cast<size_t>(sample.unit.item_index)];
+  if (sample.seed != UnitSeed(cell, item.name, sample.unit.repeat)) {
+    return InvalidArgument("{}: seed {} is not its seed", unit(), sample.seed);
+  }
+  // Budget forcing puts in texts of its own; nothing else makes an answer longer than its limit.
+  constexpr int64_t kForcedTokens = 1024;
+  const int64_t max_tokens = cell.cell.sampling.max_tokens;
+  if (sample.completion_tokens > max_tokens + kForcedTokens) {
+    return InvalidArgument("{}: {} tokens, its limit is {}", unit(), sample.completion_tokens,
+                           max_tokens);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ControlPlane::CheckReport(const ReportCommand& command) {
   for (const storage::SampleRecord& sample : command.samples) {
     const auto lease = scheduler_->FindLease(sample.lease_id);
     if (lease != nullptr && lease->worker_id != command.worker_id) {
       return InvalidArgument("lease {} is not of worker {}", sample.lease_id, command.worker_id);
     }
-    // Nothing is known here of a cell whose sweeps have ended; the store knows its units.
-    const auto cell = contexts_.find(sample.unit.cell_id);
-    if (cell == contexts_.end()) continue;
-    const int32_t num_items = cell->second->benchmark.num_items;
-    if (sample.unit.item_index >= num_items) {
-      return InvalidArgument("unit (cell {}, item {}, repeat {}): the cell has {} items",
-                             sample.unit.cell_id, sample.unit.item_index, sample.unit.repeat,
-                             num_items);
-    }
-    const auto items = items_.find(cell->second->cell.benchmark_id);
-    if (items == items_.end()) continue;
-    const storage::ItemRecord& item =
-        items->second->at(static_cast<size_t>(sample.unit.item_index));
-    const uint64_t seed = UnitSeed(*cell->second, item.name, sample.unit.repeat);
-    if (sample.seed != seed) {
-      return InvalidArgument("unit (cell {}, item {}, repeat {}): seed {} is not its seed",
-                             sample.unit.cell_id, sample.unit.item_index, sample.unit.repeat,
-                             sample.seed);
-    }
-    // Budget forcing puts in texts of its own; nothing else makes an answer longer than its limit.
-    constexpr int64_t kForcedTokens = 1024;
-    const int64_t max_tokens = cell->second->cell.sampling.max_tokens;
-    if (sample.completion_tokens > max_tokens + kForcedTokens) {
-      return InvalidArgument("unit (cell {}, item {}, repeat {}): {} tokens, its limit is {}",
-                             sample.unit.cell_id, sample.unit.item_index, sample.unit.repeat,
-                             sample.completion_tokens, max_tokens);
-    }
+    ASSAY_ASSIGN_OR_RETURN(const std::shared_ptr<const CellContext> cell,
+                           FindContext(sample.unit.cell_id));
+    if (cell == nullptr) continue;  // fenced by the store, which has no such unit
+    ASSAY_ASSIGN_OR_RETURN(const Items items, Guard(ItemsOf(cell->cell.benchmark_id)));
+    ASSAY_RETURN_IF_ERROR(CheckSample(sample, *cell, *items));
   }
   return absl::OkStatus();
 }

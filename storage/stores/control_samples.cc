@@ -14,7 +14,8 @@ using sqlite::Statement;
 
 namespace {
 
-// A lease is its worker's own, open or ended. Cancelled is sweep state 3. A cell that no sweep wants any more takes no samples.
+// A lease is its worker's own, open or ended. Cancelled is sweep state 3. A cell that no sweep
+// wants any more takes no samples.
 constexpr char kInsertSample[] =
     "INSERT INTO sample(cell_id, item_index, repeat, lease_id, epoch, seed, prompt_sha256,"
     "   prompt_tokens, completion_tokens, thinking_tokens, finish_reason, queue_us, ttft_us,"
@@ -50,8 +51,7 @@ absl::StatusOr<int64_t> InsertGuarded(Connection* db, const SampleRecord& sample
               sample.seed, Blob{sample.prompt_sha256}, sample.prompt_tokens,
               sample.completion_tokens, NullIfNone(sample.thinking_tokens), sample.finish_reason,
               sample.queue_us, sample.ttft_us, sample.e2e_us, sample.mean_batch_size,
-              sample.num_preemptions, sample.finished_time_us, time_us,
-              sample.worker_id);
+              sample.num_preemptions, sample.finished_time_us, time_us, sample.worker_id);
   ASSAY_ASSIGN_OR_RETURN(const bool inserted, insert.Step());
   int64_t sample_id = 0;
   if (inserted) Row(insert).Read(&sample_id);

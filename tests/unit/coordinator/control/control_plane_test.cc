@@ -246,7 +246,7 @@ TEST_F(ControlPlaneTest, SamplesOfACancelledSweepAreFenced) {
 
 TEST_F(ControlPlaneTest, APoisonUnitIsQuarantinedAndRetried) {
   const int64_t sweep = Submit(MakePlan(1, 1));
-  for (const std::string worker : {"w1", "w2"}) {
+  for (const std::string worker : {"w1", "w2", "w3"}) {
     ClearMessages();
     Join(worker, "a");
     const GrantMessage grant = FirstGrant();
@@ -270,6 +270,36 @@ TEST_F(ControlPlaneTest, APoisonUnitIsQuarantinedAndRetried) {
   Join("w1", "c");
   RunAll();
   EXPECT_EQ(StateOf(sweep), SweepState::kDone);
+}
+
+// The simulation's seed 217: a wrong seed came through for a cell that was no longer in memory.
+TEST_F(ControlPlaneTest, ALateSampleOfASettledSweepStillNeedsItsSeed) {
+  const int64_t sweep = Submit(MakePlan(1, 1));
+  GrantMessage last;
+  for (const std::string worker : {"w1", "w2", "w3"}) {
+    ClearMessages();
+    Join(worker, "a");
+    last = FirstGrant();
+    HeartbeatCommand heartbeat = MakeHeartbeat(worker, "a");
+    heartbeat.heartbeat.draining = true;
+    heartbeat.failures = {{last.lease_id, last.units[0].unit, last.units[0].epoch, "boom"}};
+    heartbeat.sequence = 1;
+    Beat(heartbeat);
+  }
+  ASSERT_EQ(StateOf(sweep), SweepState::kFailed);
+  storage::SampleRecord lie = MakeSample(last, last.units[0]);
+  ++lie.seed;
+  EXPECT_THAT(Report({lie}, "w3", "a"),
+              IsError(absl::StatusCode::kInvalidArgument, "is not its seed"));
+  EXPECT_EQ(NumSamples(), 0);
+  EXPECT_THAT(*Report({MakeSample(last, last.units[0])}, "w3", "a"),
+              Each(InsertOutcome::kAccepted));
+}
+
+TEST_F(ControlPlaneTest, ASweepThatDoesNotExistLosesNoBatch) {
+  const int64_t sweep = Submit(MakePlan(1, 2));
+  EXPECT_THAT(Pause(sweep + 100), IsError(absl::StatusCode::kNotFound, ""));
+  EXPECT_OK(Pause(sweep));
 }
 
 TEST_F(ControlPlaneTest, AFailedJobFailsItsCellsAndRetryPutsThemBack) {
