@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <filesystem>
 
 #include "base/file.h"
@@ -218,6 +219,26 @@ absl::Status Connection::CheckpointTruncate() {
   return absl::OkStatus();
 }
 
+namespace {
+
+// The check reports a page that the disk does not give as a finding ("unable to get the page. error
+// code=266"), beside real damage: the primary code is in the low byte.
+bool SaysUnreadable(std::string_view findings) {
+  constexpr std::string_view kMark = "error code=";
+  for (size_t at = findings.find(kMark); at != std::string_view::npos;
+       at = findings.find(kMark, at + 1)) {
+    int code = 0;
+    std::from_chars(findings.data() + at + kMark.size(), findings.data() + findings.size(), code);
+    const int primary = code & 0xff;
+    if (primary == SQLITE_IOERR || primary == SQLITE_NOMEM || primary == SQLITE_CANTOPEN) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
 absl::Status Connection::CheckIntegrity(bool full) {
   ASSAY_ASSIGN_OR_RETURN(Statement statement,
                          Prepare(full ? "PRAGMA integrity_check(5)" : "PRAGMA quick_check(5)"));
@@ -230,6 +251,10 @@ absl::Status Connection::CheckIntegrity(bool full) {
     if (line != "ok") findings += (findings.empty() ? "" : "; ") + line;
   }
   if (findings.empty()) return absl::OkStatus();
+  if (SaysUnreadable(findings)) {
+    return Unavailable("{}: pages cannot be read ({}); look at the machine's log and try again",
+                       path_, findings);
+  }
   return DataLoss("{}: the database is damaged ({}); stop and restore a backup", path_, findings);
 }
 
