@@ -14,8 +14,9 @@ using sqlite::Statement;
 
 namespace {
 
-// A lease is its worker's own, open or ended. Cancelled is sweep state 3. A cell that no sweep
-// wants any more takes no samples.
+// A lease is its worker's own, open or ended. Without a grant since its sample was requeued a
+// unit's epoch is nobody's, though it names its old lease still. Cancelled is sweep state 3. A cell
+// that no sweep wants any more takes no samples.
 constexpr char kInsertSample[] =
     "INSERT INTO sample(cell_id, item_index, repeat, lease_id, epoch, seed, prompt_sha256,"
     "   prompt_tokens, completion_tokens, thinking_tokens, finish_reason, queue_us, ttft_us,"
@@ -24,7 +25,8 @@ constexpr char kInsertSample[] =
     "        ?12, ?13, ?14, ?15, ?16, ?17, ?18"
     "   FROM unit AS u JOIN lease AS l ON l.id = u.lease_id"
     "  WHERE u.cell_id = ?1 AND u.item_index = ?2 AND u.repeat = ?3 AND u.epoch = ?4"
-    "    AND u.state <> 3 AND l.public_id = ?5 AND (?19 = '' OR l.worker_id = ?19)"
+    "    AND u.state <> 3 AND u.num_grants > 0 AND l.public_id = ?5"
+    "    AND (?19 = '' OR l.worker_id = ?19)"
     "    AND EXISTS (SELECT 1 FROM sweep_cell AS sc JOIN sweep AS s ON s.id = sc.sweep_id"
     "                 WHERE sc.cell_id = u.cell_id AND sc.num_items > u.item_index"
     "                   AND sc.num_repeats > u.repeat AND s.state <> 3)"

@@ -189,6 +189,8 @@ TEST_F(ControlStoreTest, ARequeuedSampleGoesToTheHistoryAndIsFencedAfterwards) {
     EXPECT_EQ(requeued, unit);
     EXPECT_THAT(store_->RequeueSample(first, 50), IsError(StatusCode::kNotFound, "requeued"));
     EXPECT_EQ(Insert(MakeSample(unit, "lease-a", 1)).outcome, InsertOutcome::kFenced);
+    // The epoch that the requeue raised was granted to nobody (found by the simulation).
+    EXPECT_EQ(Insert(MakeSample(unit, "lease-a", 2)).outcome, InsertOutcome::kFenced);
     EXPECT_THAT(Grant("lease-b", {unit}), ElementsAre(3));
     const auto second = Insert(MakeSample(unit, "lease-b", 3));
     EXPECT_EQ(second.outcome, InsertOutcome::kAccepted);
