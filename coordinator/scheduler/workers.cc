@@ -65,6 +65,9 @@ bool Scheduler::OnHeartbeat(const WorkerHeartbeat& heartbeat, MonotonicTime now,
   worker.last_seen = now;
   worker.draining = heartbeat.draining;
   worker.num_spooled_samples = heartbeat.num_spooled_samples;
+  if (worker.drain_ordered && !heartbeat.draining) {  // the order was lost: said until it is heard
+    actions->push_back(TellDrain{worker.worker_id, worker.incarnation});
+  }
   if (!worker.online) {
     worker.online = true;
     actions->push_back(WorkerPresence{worker.worker_id, worker.incarnation, true});

@@ -361,6 +361,18 @@ TEST_F(SchedulerTest, ADrainingWorkerGetsNothingNew) {
   EXPECT_TRUE(scheduler().leases().empty());
 }
 
+// Found by the simulation: an order that got lost left a worker that neither worked nor went.
+TEST_F(SchedulerTest, AnOrderToDrainIsRepeatedUntilItIsHeard) {
+  Join("w1", "a");
+  Play([&](Actions* actions) { scheduler().DrainWorker("w1", actions); });
+  Beat("w1");
+  EXPECT_EQ(Last<TellDrain>().size(), 1u);
+  WorkerHeartbeat heard = MakeHeartbeat("w1", 16);
+  heard.draining = true;
+  Beat(heard);
+  EXPECT_TRUE(Last<TellDrain>().empty());
+}
+
 TEST_F(SchedulerTest, AWorkerWithAFullSpoolGetsNothingNew) {
   AddCell(1, 400);
   AddSweep(1, {{1, 1, 400}});
