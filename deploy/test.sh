@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds everything and passes all tests. With SANITIZE=1 also the AddressSanitizer and
+# Builds everything, the CUDA code too where nvcc is found, and passes all tests; those that need a
+# GPU skip and say so where there is none. With SANITIZE=1 also the AddressSanitizer and
 # ThreadSanitizer builds (a long run).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +11,7 @@ test_preset() {
   ctest --preset "$1" --parallel "${ASSAY_JOBS:-$(nproc)}"
 }
 
-test_preset cpu
+test_preset "$(./deploy/preset.sh)"
 if [ "${SANITIZE:-0}" = 1 ]; then
   test_preset asan
   test_preset tsan

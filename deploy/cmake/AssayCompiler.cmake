@@ -25,6 +25,9 @@ add_library(assay_warnings INTERFACE)
 target_compile_options(assay_warnings INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
                              -Wno-missing-field-initializers -Werror>)
+# nvcc's own stubs do not survive -Wconversion; its warnings and the host compiler's are errors.
+target_compile_options(assay_warnings INTERFACE
+  $<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror>)
 
 if(ASSAY_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)

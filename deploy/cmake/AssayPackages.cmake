@@ -27,6 +27,10 @@ if(ASSAY_CUDA)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 90a-real)
   endif()
+  # The same kernels in every build type: lines for the profiler, no device debugging code.
+  set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3 -lineinfo")
   enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)  # after the line above: CMake's own probes run without
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   find_package(CUDAToolkit REQUIRED)
 endif()
