@@ -26,7 +26,7 @@ class Server {
     ControlLoop::Options loop;
     TlsFiles tls;                   // none: loopback only, and no tokens
     double max_calls_per_s = 2000;  // of one worker, person or connection; 0 is no limit
-    std::string metrics_listen;  // 127.0.0.1:PORT; empty: no metrics
+    std::string metrics_listen;     // 127.0.0.1:PORT; empty: no metrics
     int num_readers = 4;
     int num_transfers = 2;
   };

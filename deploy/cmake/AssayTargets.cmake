@@ -34,6 +34,9 @@ function(assay_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
+  if(ASSAY_SANITIZER)
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 10")  # the engine is about that much slower
+  endif()
   add_executable(${name} ${ARG_SRCS})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} assay::testing GTest::gmock GTest::gtest_main
                                         assay_warnings)
