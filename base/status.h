@@ -59,12 +59,10 @@ absl::Status Annotate(const absl::Status& status, std::string_view context);
 
 #define ASSAY_ASSIGN_OR_RETURN(declaration, expression) \
   ASSAY_ASSIGN_OR_RETURN_IMPL_(ASSAY_CONCAT_(assay_statusor_, __LINE__), declaration, expression)
-// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses.
 #define ASSAY_ASSIGN_OR_RETURN_IMPL_(result, declaration, expression) \
   auto result = (expression);                                         \
   if (!result.ok()) return std::move(result).status();                \
   declaration = *std::move(result)
-// NOLINTEND(bugprone-macro-parentheses)
 
 // ASSAY_CHECK(i < size) or ASSAY_CHECK(i < size, "i={} size={}", i, size).
 #define ASSAY_CHECK(condition, ...)                                         \
