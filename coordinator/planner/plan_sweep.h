@@ -38,7 +38,7 @@ struct PlannerContext {
                                     const std::string& benchmark_version)>
       mean_item_tokens;
 
-  std::string engine_numerics_version = "cpu-1";
+  std::string engine_numerics_version = "cpu-2";
   std::string quantizer_version = "quant-1";
 };
 

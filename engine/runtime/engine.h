@@ -27,7 +27,7 @@
 namespace assay::engine {
 
 // Raised when the tokens that a given request yields may change; part of every cell's key.
-inline constexpr char kCpuNumericsVersion[] = "cpu-1";
+inline constexpr char kCpuNumericsVersion[] = "cpu-2";
 
 struct EngineOptions {
   int num_threads = 1;

@@ -225,10 +225,10 @@ TEST_F(KeyTest, SamplingIsInTheCellKeyOnly) {
 
 TEST_F(KeyTest, ModelContentAndVersionsAreInTheKeys) {
   const auto keys = Keys(rtn_);
-  context_.engine_numerics_version = "cpu-2";
+  context_.engine_numerics_version = "another-engine";
   EXPECT_EQ(Keys(rtn_).second, keys.second);
   EXPECT_NE(Keys(rtn_).first, keys.first);
-  context_.engine_numerics_version = "cpu-1";
+  context_.engine_numerics_version = "cpu-2";
   context_.quantizer_version = "quant-2";
   EXPECT_NE(Keys(rtn_).second, keys.second);
   EXPECT_NE(Keys(rtn_).first, keys.first);

@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-#include "engine/sampling/philox.h"
+#include "engine/kernels/philox.h"
 
 namespace assay::engine {
 namespace {
@@ -50,7 +50,7 @@ int32_t Reference(const std::vector<float>& logits, const SamplingParams& params
     kept += masses[num_kept++];
   }
   *margin = std::min(*margin, params.top_p < 1 ? std::abs(kept / total - params.top_p) : 1.0);
-  const double target = UniformDraw(params.seed, position) * kept;
+  const double target = static_cast<double>(UniformWord(params.seed, position)) * 0x1p-64 * kept;
   double running = 0;
   int32_t chosen = ranks[num_kept - 1];
   bool found = false;

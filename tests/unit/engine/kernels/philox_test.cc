@@ -1,4 +1,4 @@
-#include "engine/sampling/philox.h"
+#include "engine/kernels/philox.h"
 
 #include <gtest/gtest.h>
 
@@ -22,7 +22,8 @@ TEST(PhiloxTest, DrawsAreUniformAndDifferBySeedAndPosition) {
   double sum = 0;
   for (uint64_t seed = 0; seed < 100; ++seed) {
     for (uint64_t position = 0; position < 100; ++position) {
-      const double draw = UniformDraw(seed << 32 | seed, position);
+      const double draw =
+          static_cast<double>(UniformWord(seed << 32 | seed, position) >> 11) * 0x1p-53;
       EXPECT_TRUE(draw >= 0 && draw < 1);
       seen.insert(draw);
       sum += draw;

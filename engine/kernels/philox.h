@@ -25,13 +25,12 @@ constexpr PhiloxCounter Philox4x32(PhiloxCounter counter, PhiloxKey key) {
   return counter;
 }
 
-// Uniform in [0, 1), 53 bits: draw `position` of the stream `seed`.
-constexpr double UniformDraw(uint64_t seed, uint64_t position) {
+// 64 uniform bits: draw `position` of the stream `seed`.
+constexpr uint64_t UniformWord(uint64_t seed, uint64_t position) {
   const PhiloxCounter bits =
       Philox4x32({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0},
                  {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  const uint64_t word = uint64_t{bits[1]} << 32 | bits[0];
-  return static_cast<double>(word >> 11) * 0x1.0p-53;
+  return uint64_t{bits[1]} << 32 | bits[0];
 }
 
 }  // namespace assay::engine
