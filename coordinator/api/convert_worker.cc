@@ -95,8 +95,10 @@ void FillSampling(const storage::SamplingRecord& record, v1::Grant* grant) {
   ASSAY_CHECK(parsed.ok(), "budget_forcing_json: {}", parsed.ToString());
 }
 
-void Fill(const WelcomeMessage&, const ControlPlane::Options& options, v1::SyncResponse* response) {
+void Fill(const WelcomeMessage& message, const ControlPlane::Options& options,
+          v1::SyncResponse* response) {
   v1::Welcome* welcome = response->mutable_welcome();
+  welcome->set_protocol_revision(message.protocol_revision);
   welcome->set_heartbeat_interval_us(absl::ToInt64Microseconds(options.heartbeat_interval));
   welcome->set_lease_ttl_us(absl::ToInt64Microseconds(options.lease_ttl));
   welcome->set_max_unreported_samples(options.max_unreported_samples);
@@ -165,6 +167,7 @@ HelloCommand FromProto(const v1::Hello& hello) {
     command.hello.slots.push_back({slot.index(), std::max(slot.tensor_parallel_size(), 1),
                                    slot.memory_bytes(), slot.device()});
   }
+  command.protocol_revision = hello.protocol_revision();
   const v1::Provenance& provenance = hello.provenance();
   command.provenance = {provenance.git_commit(),     provenance.assay_version(),
                         provenance.build_type(),     provenance.compiler(),

@@ -62,7 +62,7 @@ absl::Status CheckHello(const v1::Hello& hello) {
   if (hello.protocol_revision() < kOldestProtocolRevision ||
       hello.protocol_revision() > kProtocolRevision) {
     return FailedPrecondition(
-        "worker {} {} speaks protocol revision {}, this coordinator ({}) {} to {}: update the {}",
+        "worker {} {} speaks protocol revision {}, this coordinator ({}) serves {} to {}: update the {}",
         hello.worker_id(), hello.version().substr(0, kMaxNameBytes), hello.protocol_revision(),
         Version(), kOldestProtocolRevision, kProtocolRevision,
         hello.protocol_revision() < kOldestProtocolRevision ? "worker" : "coordinator");

@@ -15,9 +15,12 @@
 
 namespace assay::coordinator {
 
-inline constexpr int32_t kProtocolRevision = 1;
-// The oldest revision still spoken to: there is none before the first.
-inline constexpr int32_t kOldestProtocolRevision = 1;
+// Rises with each change that one side must know of the other. Workers of this revision and of the
+// one before are served, so that a fleet is upgraded worker by worker, coordinator first.
+//   1  the first
+//   2  Welcome says the revision; memory_bytes of a slot decides what it is given
+inline constexpr int32_t kProtocolRevision = 2;
+inline constexpr int32_t kOldestProtocolRevision = kProtocolRevision - 1;
 
 inline constexpr int kMaxMessageBytes = 16 << 20;  // of one gRPC message
 inline constexpr int kMaxSamplesPerReport = 32;

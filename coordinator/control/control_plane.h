@@ -43,6 +43,7 @@ namespace assay::coordinator {
 struct HelloCommand {
   WorkerHello hello;  // `drain` is filled in here
   storage::ProvenanceRecord provenance;
+  int32_t protocol_revision = 0;  // the worker's; said back to it
 };
 
 struct UnitFailureReport {

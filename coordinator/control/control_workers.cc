@@ -35,7 +35,8 @@ absl::StatusOr<bool> ControlPlane::HandleHello(const HelloCommand& command) {
       ASSAY_RETURN_IF_ERROR(Guard(store_->SetWorkerDrain(hello.worker_id, false)));
       drained_.erase(drained);
     }
-    batch_messages_.push_back({hello.worker_id, hello.incarnation, WelcomeMessage{}});
+    batch_messages_.push_back(
+        {hello.worker_id, hello.incarnation, WelcomeMessage{command.protocol_revision}});
   }
   ASSAY_RETURN_IF_ERROR(Guard(Apply(actions)));
   return let_in;

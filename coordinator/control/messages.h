@@ -21,7 +21,9 @@ struct CellContext {
   std::optional<storage::ArtifactRecord> artifact;  // empty for the model as it is
 };
 
-struct WelcomeMessage {};
+struct WelcomeMessage {
+  int32_t protocol_revision = 0;  // of this conversation
+};
 
 struct UnitGrant {
   storage::UnitId unit;

@@ -162,7 +162,7 @@ absl::StatusOr<std::vector<UnitOutcome>> ReadStore::Outcomes(int64_t cell_id, in
                                                              int32_t num_repeats) {
   constexpr char kSql[] =
       "SELECT sample_id, item_index, repeat, verdict, finish_reason, completion_tokens,"
-      "       coalesce(thinking_tokens, -1)"
+      "       coalesce(thinking_tokens, -1), epoch > 1"
       "  FROM unit WHERE cell_id = ?1 AND item_index < ?2 AND repeat < ?3 AND state = 3"
       " ORDER BY item_index, repeat";
   ASSAY_ASSIGN_OR_RETURN(Statement statement, connection_->Prepare(kSql));
@@ -175,7 +175,8 @@ absl::StatusOr<std::vector<UnitOutcome>> ReadStore::Outcomes(int64_t cell_id, in
     UnitOutcome& outcome = outcomes.emplace_back();
     int32_t finish_reason = 0;
     Row(statement).Read(&outcome.sample_id, &outcome.item_index, &outcome.repeat, &outcome.verdict,
-                        &finish_reason, &outcome.completion_tokens, &outcome.thinking_tokens);
+                        &finish_reason, &outcome.completion_tokens, &outcome.thinking_tokens,
+                        &outcome.rerolled);
     outcome.truncated = finish_reason == kFinishLength || finish_reason == kFinishContext;
   }
 }

@@ -80,6 +80,7 @@ struct CellRecord {
   SamplingRecord sampling;
   int32_t tensor_parallel_size = 1;
   std::string engine_numerics_version;
+  int64_t memory_need_bytes = 0;  // estimated, over all GPUs of a gang; 0: not known
 };
 
 enum class SweepState : int32_t {

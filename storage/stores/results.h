@@ -31,6 +31,7 @@ struct UnitOutcome {
   int32_t repeat = 0;
   Verdict verdict = Verdict::kNone;
   bool truncated = false;
+  bool rerolled = false;  // of a later attempt than the unit's first
   int64_t completion_tokens = 0;
   int64_t thinking_tokens = -1;
 };

@@ -16,7 +16,7 @@
 namespace assay::worker {
 namespace {
 
-constexpr int kProtocolRevision = 1;
+constexpr int kProtocolRevision = 2;
 constexpr int kMaxFailuresPerHeartbeat = 256;
 constexpr int kMaxUnitsPerGrant = 4096;
 constexpr absl::Duration kPoll = absl::Milliseconds(20);

@@ -33,7 +33,7 @@ class FakeWorker {
     hello.set_worker_id(worker_id_);
     hello.set_incarnation(incarnation_);
     hello.set_version("0.1.0");
-    hello.set_protocol_revision(1);
+    hello.set_protocol_revision(2);
     hello.mutable_provenance()->set_device("a fake");
     v1::Slot* slot = hello.add_slots();
     slot->set_index(0);

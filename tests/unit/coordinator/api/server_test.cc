@@ -201,20 +201,6 @@ TEST_F(ServerTest, AnUnknownSweepIsNotFound) {
             grpc::StatusCode::NOT_FOUND);
 }
 
-TEST_F(ServerTest, OnlyItsOwnProtocolRevisionIsLetIn) {
-  FakeWorker worker(channel_, "w1", "a");
-  for (const int revision : {0, 2}) {
-    v1::SyncRequest request;
-    *request.mutable_hello() = worker.MakeHello();
-    request.mutable_hello()->set_protocol_revision(revision);
-    const grpc::Status status = worker.TryFirst(request);
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
-    EXPECT_THAT(
-        status.error_message(),
-        ::testing::HasSubstr(revision == 0 ? "update the worker" : "update the coordinator"));
-  }
-}
-
 TEST_F(ServerTest, WrongHellosAreRefused) {
   FakeWorker worker(channel_, "w1", "a");
   const auto refused = [&](const char* piece, const std::function<void(v1::Hello*)>& change) {

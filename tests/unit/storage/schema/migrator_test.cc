@@ -73,6 +73,19 @@ TEST_F(MigratorTest, AnOlderFileIsCopiedFirstAndThenMigratedWithItsData) {
   EXPECT_EQ(value, 7);
 }
 
+TEST_F(MigratorTest, ACellPlannedBeforeItsNeedWasKnownStaysAndSaysSo) {
+  ASSERT_OK(Migrate(db_.get(), Migrations().first(6)));
+  ASSERT_OK(db_->Execute(
+      "INSERT INTO model VALUES(1, 'm', 'h');"
+      "INSERT INTO benchmark VALUES(1, 'b', 'v', 'p', 'g', 1);"
+      "INSERT INTO method VALUES(1, 'bf16', '16-16-16', 0, 0, 0, 1, '', '{}', 'bf16');"
+      "INSERT INTO cell VALUES(1, 'k', 1, NULL, 1, 1, 0.6, 0.95, 0, 10, 0, 42, '', 1, 'cpu-1');"));
+  ASSERT_OK(Migrate(db_.get()));
+  EXPECT_EQ(Integer("SELECT count(*) FROM v_cell WHERE cell_key = 'k' AND memory_need_bytes = 0"
+                    " AND num_rerolled = 0 AND rerolled_rate IS NULL"),
+            1);
+}
+
 TEST_F(MigratorTest, AStepThatFailsLeavesTheOldFile) {
   ASSERT_OK(Migrate(db_.get(), std::span(kSteps).first(1)));
   EXPECT_THAT(Migrate(db_.get(), kSteps), IsError(StatusCode::kInternal, "0003_broken"));

@@ -74,6 +74,19 @@ TEST_F(ViewsTest, CellsHaveTheirCountsAndRates) {
                   "tiny rtn 3-16-16 arith 5 4 2 0.5 1 1 1 156 31.2"));
 }
 
+// One of the five came after a lease had expired. A unit that is granted again and has no sample
+// yet is no re-roll.
+TEST_F(ViewsTest, RerolledSamplesAreThoseOfALaterAttempt) {
+  EXPECT_THAT(Query("SELECT num_samples, num_rerolled, rerolled_rate FROM v_cell ORDER BY cell_id"),
+              ElementsAre("6 0 0", "5 1 0.2"));
+  Do([&] { ASSERT_OK(store_->RequeueSample(1, 99)); });
+  EXPECT_THAT(Query("SELECT num_samples, num_rerolled FROM v_cell ORDER BY cell_id LIMIT 1"),
+              ElementsAre("5 0"));
+  Finish({baseline_, 0, 0}, Verdict::kCorrect, 10);
+  EXPECT_THAT(Query("SELECT num_samples, num_rerolled FROM v_cell ORDER BY cell_id LIMIT 1"),
+              ElementsAre("6 1"));
+}
+
 TEST_F(ViewsTest, ACellWithoutSamplesHasNoAccuracy) {
   Do([&] {
     ASSERT_OK(store_->UpsertCell({.key = "key-new", .model_id = 1, .benchmark_id = benchmark_}));

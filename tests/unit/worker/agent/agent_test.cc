@@ -126,7 +126,7 @@ TEST_F(AgentTest, HelloTellsTheIncarnationTheSlotsAndTheRunnersProvenance) {
   const v1::Hello hello = coordinator_->record().hellos.front();
   EXPECT_EQ(hello.worker_id(), "w1");
   EXPECT_EQ(hello.incarnation(), agent_->incarnation());
-  EXPECT_EQ(hello.protocol_revision(), 1);
+  EXPECT_EQ(hello.protocol_revision(), 2);
   EXPECT_EQ(hello.slots_size(), 1);
   EXPECT_EQ(hello.provenance().device(), "fake");
 }
