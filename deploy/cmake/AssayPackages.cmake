@@ -30,7 +30,8 @@ if(ASSAY_CUDA)
   # The same kernels in every build type: lines for the profiler, no device debugging code.
   set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3 -lineinfo")
   enable_language(CUDA)
-  set(CMAKE_CUDA_STANDARD 20)  # after the line above: CMake's own probes run without
-  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  # CMAKE_CXX_STANDARD holds for CUDA too, but CMake 3.25 does not know that nvcc has C++20.
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
   find_package(CUDAToolkit REQUIRED)
 endif()

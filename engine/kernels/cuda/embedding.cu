@@ -1,0 +1,46 @@
+// out[row, :] = table[ids[row], :]
+//
+// Reference: CpuDecoder::Embed. Bit for bit: nothing is computed. Memory-bound and small: a block
+// copies a row, 16 bytes a thread where rows are whole vectors.
+#include "engine/kernels/cuda/device.h"
+#include "engine/kernels/cuda/embedding.h"
+
+namespace assay::engine::cuda {
+namespace {
+
+constexpr int kThreadsPerBlock = 256;
+
+template <typename Unit>                                       // what a thread copies at once
+__global__ void GatherKernel(const int32_t* __restrict__ ids,  // [rows]
+                             const Unit* __restrict__ table,   // [vocab, units_per_row]
+                             Unit* __restrict__ out,           // [rows, units_per_row]
+                             int units_per_row, int vocab_size) {
+  const int64_t row = blockIdx.x;
+  const int32_t id = ids[row];
+  const bool known = id >= 0 && id < vocab_size;
+  for (int i = threadIdx.x; i < units_per_row; i += kThreadsPerBlock) {
+    out[row * units_per_row + i] = known ? table[int64_t{id} * units_per_row + i] : Unit{};
+  }
+}
+
+template <typename Unit>
+void Launch(const EmbeddingArgs& args, cudaStream_t stream) {
+  const int units = static_cast<int>(args.hidden_size * sizeof(__nv_bfloat16) / sizeof(Unit));
+  GatherKernel<Unit><<<args.num_rows, kThreadsPerBlock, 0, stream>>>(
+      args.ids, reinterpret_cast<const Unit*>(args.table), reinterpret_cast<Unit*>(args.out), units,
+      args.vocab_size);
+}
+
+}  // namespace
+
+absl::Status GatherEmbeddings(const EmbeddingArgs& args, cudaStream_t stream) {
+  if (args.num_rows == 0) return absl::OkStatus();
+  if (args.hidden_size % 8 == 0) {
+    Launch<uint4>(args, stream);
+  } else {
+    Launch<uint16_t>(args, stream);
+  }
+  return CudaStatus(cudaGetLastError(), "GatherEmbeddings");
+}
+
+}  // namespace assay::engine::cuda

@@ -1,0 +1,23 @@
+// Rows of the embedding table: out[row] = table[ids[row]].
+#pragma once
+
+#include <absl/status/status.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace assay::engine::cuda {
+
+struct EmbeddingArgs {
+  const int32_t* ids = nullptr;          // [num_rows]; one outside of the vocabulary gives zeros
+  const __nv_bfloat16* table = nullptr;  // [vocab_size, hidden_size]
+  __nv_bfloat16* out = nullptr;          // [num_rows, hidden_size]
+  int num_rows = 0;
+  int hidden_size = 0;
+  int vocab_size = 0;
+};
+
+absl::Status GatherEmbeddings(const EmbeddingArgs& args, cudaStream_t stream);
+
+}  // namespace assay::engine::cuda
