@@ -134,8 +134,8 @@ void World::SendHello(const coordinator::HelloCommand& hello, int64_t stream) {
     // An old stream's hello that comes late replaces the new one, and the other way round.
     const auto [open, inserted] = streams_.try_emplace(key, stream);
     if (!inserted && open->second != stream) {
-      BreakStream(key, open->second);
-      open->second = stream;
+      BreakStream(key, open->second);  // erases the entry
+      streams_[key] = stream;
     }
     const auto outcome = std::make_shared<absl::Status>();
     coordinator_->Post(
