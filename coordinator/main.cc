@@ -135,6 +135,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
+  ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is a full disk, not the end
   InitLogging("assay-coordinator", log_level,
               log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   const auto serve = [&]() -> absl::Status {
