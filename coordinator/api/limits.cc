@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "base/version.h"
 #include "coordinator/spec/sweep_spec.h"
+#include "storage/text/text_codec.h"
 
 namespace assay::coordinator {
 namespace {
@@ -14,6 +15,7 @@ namespace {
 constexpr size_t kMaxNameBytes = 64;
 constexpr size_t kMaxTextBytes = 512;
 constexpr int64_t kMaxTokens = int64_t{1} << 40;
+constexpr int64_t kBytesPerTokenId = 4;
 
 absl::Status CheckSize(const char* field, size_t size, size_t limit) {
   if (size <= limit) return absl::OkStatus();
@@ -33,6 +35,21 @@ absl::Status CheckRange(const char* field, int64_t value, int64_t low, int64_t h
 absl::Status CheckRate(const char* field, double value) {
   if (std::isfinite(value) && value >= 0) return absl::OkStatus();
   return InvalidArgument("{} is {}; it must be a number from 0 on", field, value);
+}
+
+// Read from the frames' headers alone: what a worker packed is unpacked by whoever reads it. So a
+// wrong answer passes, and a sample that nobody could read or that contradicts itself does not.
+absl::Status CheckPacked(const v1::Sample& sample) {
+  ASSAY_RETURN_IF_ERROR(Annotate(storage::UnpackedBytes(sample.text_zstd()).status(), "text_zstd"));
+  const absl::StatusOr<int64_t> ids_bytes = storage::UnpackedBytes(sample.token_ids_zstd());
+  ASSAY_RETURN_IF_ERROR(Annotate(ids_bytes.status(), "token_ids_zstd"));
+  if (*ids_bytes % kBytesPerTokenId == 0 &&
+      *ids_bytes / kBytesPerTokenId == sample.completion_tokens()) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument(
+      "token_ids_zstd has {} bytes of ids for {} completion_tokens; an id has {}", *ids_bytes,
+      sample.completion_tokens(), kBytesPerTokenId);
 }
 
 absl::Status CheckProvenance(const v1::Provenance& provenance) {
@@ -62,7 +79,8 @@ absl::Status CheckHello(const v1::Hello& hello) {
   if (hello.protocol_revision() < kOldestProtocolRevision ||
       hello.protocol_revision() > kProtocolRevision) {
     return FailedPrecondition(
-        "worker {} {} speaks protocol revision {}, this coordinator ({}) serves {} to {}: update the {}",
+        "worker {} {} speaks protocol revision {}, this coordinator ({}) serves {} to {}: update "
+        "the {}",
         hello.worker_id(), hello.version().substr(0, kMaxNameBytes), hello.protocol_revision(),
         Version(), kOldestProtocolRevision, kProtocolRevision,
         hello.protocol_revision() < kOldestProtocolRevision ? "worker" : "coordinator");
@@ -134,6 +152,7 @@ absl::Status CheckReport(const v1::ReportSamplesRequest& request) {
     ASSAY_RETURN_IF_ERROR(CheckRange("epoch", sample.epoch(), 1, int64_t{1} << 62));
     ASSAY_RETURN_IF_ERROR(
         CheckRange("finished_time_us", sample.finished_time_us(), 0, int64_t{1} << 62));
+    ASSAY_RETURN_IF_ERROR(CheckPacked(sample));
   }
   return absl::OkStatus();
 }

@@ -24,7 +24,7 @@ std::string CompressText(std::string_view text) {
   return packed;
 }
 
-absl::StatusOr<std::string> DecompressText(std::string_view packed, int64_t max_bytes) {
+absl::StatusOr<int64_t> UnpackedBytes(std::string_view packed, int64_t max_bytes) {
   // The header's own size cannot be trusted before the limit holds; a frame that does not tell its
   // size is none that CompressText made.
   const unsigned long long size = ZSTD_getFrameContentSize(packed.data(), packed.size());
@@ -40,9 +40,14 @@ absl::StatusOr<std::string> DecompressText(std::string_view packed, int64_t max_
     return InvalidArgument("a packed text of {} bytes is cut, or something follows it",
                            packed.size());
   }
-  std::string text(size, '\0');
+  return static_cast<int64_t>(size);
+}
+
+absl::StatusOr<std::string> DecompressText(std::string_view packed, int64_t max_bytes) {
+  ASSAY_ASSIGN_OR_RETURN(const int64_t size, UnpackedBytes(packed, max_bytes));
+  std::string text(static_cast<size_t>(size), '\0');
   const size_t unpacked = ZSTD_decompress(text.data(), text.size(), packed.data(), packed.size());
-  if (ZSTD_isError(unpacked) != 0 || unpacked != size) {
+  if (ZSTD_isError(unpacked) != 0 || unpacked != text.size()) {
     return InvalidArgument("a packed text of {} bytes is damaged: {}", packed.size(),
                            ZSTD_getErrorName(unpacked));
   }

@@ -23,6 +23,9 @@ inline constexpr int kCodecZstd = 1;
 inline constexpr int64_t kMaxTextBytes = int64_t{64} << 20;
 
 std::string CompressText(std::string_view text);
+// How many bytes `packed` unpacks to, as its frame says and without unpacking it: a few nanoseconds
+// a block. INVALID_ARGUMENT when it is not one whole zstd frame or says more than `max_bytes`.
+absl::StatusOr<int64_t> UnpackedBytes(std::string_view packed, int64_t max_bytes = kMaxTextBytes);
 // INVALID_ARGUMENT when `packed` is not one zstd frame or unpacks to more than `max_bytes`.
 absl::StatusOr<std::string> DecompressText(std::string_view packed,
                                            int64_t max_bytes = kMaxTextBytes);

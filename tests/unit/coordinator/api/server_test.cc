@@ -258,6 +258,13 @@ TEST_F(ServerTest, WrongReportsAreRefused) {
     sample->mutable_grade()->set_verdict(v1::Grade::VERDICT_UNSPECIFIED);
   });
   refused("lease_id", [](auto* sample) { sample->set_lease_id(std::string(1000, 'l')); });
+  refused("text_zstd", [](auto* sample) { sample->set_text_zstd("no zstd frame"); });
+  refused("token_ids_zstd", [](auto* sample) { sample->clear_token_ids_zstd(); });
+  refused("12 bytes of ids for 4", [](auto* sample) { sample->set_completion_tokens(4); });
+  // A text that unpacks to more than anybody would read.
+  refused("at most", [](auto* sample) {
+    sample->set_text_zstd(storage::CompressText(std::string(80 << 20, '\0')));
+  });
 
   v1::ReportSamplesResponse response;
   const std::vector<v1::Sample> many(33, worker.MakeSample(grant, unit));

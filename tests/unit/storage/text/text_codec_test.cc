@@ -31,6 +31,17 @@ TEST(TextCodecTest, TokenIdsComeBackAsLittleEndianNumbers) {
   EXPECT_THAT(none, IsEmpty());
 }
 
+TEST(TextCodecTest, TheSizeIsToldWithoutUnpacking) {
+  ASSERT_OK_AND_ASSIGN(const int64_t size, UnpackedBytes(CompressText("some text")));
+  EXPECT_EQ(size, 9);
+  ASSERT_OK_AND_ASSIGN(const int64_t none, UnpackedBytes(CompressText("")));
+  EXPECT_EQ(none, 0);
+  EXPECT_THAT(UnpackedBytes("plain words"),
+              IsError(StatusCode::kInvalidArgument, "not a zstd frame"));
+  EXPECT_THAT(UnpackedBytes(CompressText("some text"), 8),
+              IsError(StatusCode::kInvalidArgument, "at most 8"));
+}
+
 TEST(TextCodecTest, HostileBytesAreRefusedBeforeAnythingIsAllocated) {
   const std::string good = CompressText("some text");
   const auto refused = [](const std::string& packed, const char* piece) {
