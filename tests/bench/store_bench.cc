@@ -6,37 +6,33 @@
 // DIR must exist; the databases made in it stay. For numbers that mean something DIR is on the disk
 // that a coordinator would use, not on a tmpfs.
 #include <fmt/format.h>
-#include <time.h>
 
 #include <random>
 #include <string>
 #include <vector>
 
-#include "base/clock.h"
-#include "base/status.h"
 #include "storage/sqlite/query_runner.h"
 #include "storage/stores/control_store.h"
 #include "storage/stores/read_store.h"
 #include "storage/text/text_codec.h"
+#include "tests/bench/bench_clock.h"
+#include "tests/bench/filled_store.h"
 
-namespace assay::storage {
+namespace assay::bench {
 namespace {
 
-template <typename T>
-T Must(absl::StatusOr<T> result) {
-  ASSAY_CHECK(result.ok(), "{}", Message(result.status()));
-  return *std::move(result);
-}
-void Must(const absl::Status& status) { ASSAY_CHECK(status.ok(), "{}", Message(status)); }
-
-double Seconds() { return absl::ToDoubleSeconds(RealClock::Get()->Monotonic()); }
-
-// Of this process: on a busy machine it says more than the wall clock.
-double CpuSeconds() {
-  timespec time{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
-}
+using storage::CompressText;
+using storage::CompressTokenIds;
+using storage::ControlSnapshot;
+using storage::ControlStore;
+using storage::InsertOutcome;
+using storage::ReadStore;
+using storage::SampleFilter;
+using storage::SamplePage;
+using storage::SampleQuery;
+using storage::SweepRecord;
+using storage::UnitId;
+namespace sqlite = storage::sqlite;
 
 // Prints wall and CPU time of a piece of work.
 class Stopwatch {
@@ -49,101 +45,6 @@ class Stopwatch {
   double wall_ = Seconds();
   double cpu_ = CpuSeconds();
 };
-
-// Words in random order: as pessimistic a text for zstd as orchestration.md's (2.5x).
-std::string MakeText(size_t num_bytes, std::mt19937_64* random) {
-  static const std::vector<std::string> words = [] {
-    std::mt19937_64 letters(1);
-    std::vector<std::string> made(4000);
-    for (std::string& word : made) {
-      const size_t size = 2 + letters() % 8;
-      for (size_t i = 0; i < size; ++i) word += static_cast<char>('a' + letters() % 26);
-    }
-    return made;
-  }();
-  std::string text;
-  while (text.size() < num_bytes) {
-    text += words[(*random)() % words.size()];
-    text += ' ';
-  }
-  return text;
-}
-
-// A sweep of `num_cells` cells, the first the baseline, of one benchmark.
-struct Plan {
-  std::vector<int64_t> cells;
-  int64_t provenance_id = 0;
-};
-
-Plan WritePlan(ControlStore* store, int num_cells, int32_t num_items, int32_t num_repeats) {
-  Plan plan;
-  Must(store->Begin());
-  const int64_t model = Must(store->UpsertModel({.name = "model", .content_hash = "hash"}));
-  std::vector<ItemRecord> items;
-  for (int32_t i = 0; i < num_items; ++i) {
-    items.push_back({.item_index = i,
-                     .name = fmt::format("item-{:05}", i),
-                     .question = std::string(200, 'q'),
-                     .user_text = std::string(300, 'u'),
-                     .gold = "42",
-                     .level = std::to_string(1 + i % 5)});
-  }
-  const int64_t benchmark = Must(store->UpsertBenchmark(
-      {.name = "bench", .version_hash = "hash", .grader = "boxed_number", .num_items = num_items},
-      items));
-  std::vector<SweepCellRecord> places;
-  for (int i = 0; i < num_cells; ++i) {
-    CellRecord cell = {.key = fmt::format("key-{}", i),
-                       .model_id = model,
-                       .benchmark_id = benchmark,
-                       .method = {.method = i == 0 ? "bf16" : fmt::format("method-{}", i),
-                                  .bits = "4-16-16",
-                                  .label = "method"}};
-    plan.cells.push_back(Must(store->UpsertCell(cell)));
-    places.push_back({.position = i,
-                      .cell_id = plan.cells[static_cast<size_t>(i)],
-                      .num_repeats = num_repeats,
-                      .num_items = num_items,
-                      .baseline_cell_id = i == 0 ? 0 : plan.cells[0]});
-  }
-  plan.provenance_id = Must(store->UpsertProvenance({.git_commit = "abc", .device = "cpu"}));
-  Must(store->InsertSweep({.sweep_id = "sweep-bench"}, places));
-  Must(store->Commit());
-  return plan;
-}
-
-SampleRecord MakeSample(const UnitId& unit, const std::string& lease_id, const std::string& text,
-                        const std::string& ids, uint64_t random) {
-  SampleRecord sample = {.unit = unit,
-                         .lease_id = lease_id,
-                         .epoch = 1,
-                         .text_zstd = text,
-                         .token_ids_zstd = ids,
-                         .prompt_sha256 = std::string(32, 'p'),
-                         .prompt_tokens = 100,
-                         .completion_tokens = static_cast<int64_t>(100 + random % 10'000),
-                         .thinking_tokens = 90,
-                         .finish_reason = random % 10 == 0 ? 2 : 1,
-                         .seed = random,
-                         .queue_us = 1000,
-                         .ttft_us = 200'000,
-                         .e2e_us = 90'000'000,
-                         .mean_batch_size = 31.5,
-                         .finished_time_us = 1'700'000'000'000'000};
-  sample.grade = GradeRecord{.grader = "boxed_number",
-                             .grader_version = "1",
-                             .verdict = random % 3 == 0 ? 2 : 1,
-                             .extracted = "42"};
-  return sample;
-}
-
-LeaseRecord MakeLease(int64_t cell_id, int64_t number) {
-  return {.lease_id = fmt::format("lease-{:012x}", number),
-          .cell_id = cell_id,
-          .worker_id = "worker",
-          .incarnation = "incarnation",
-          .granted_time_us = 1};
-}
 
 void MeasureInserts(const std::string& dir) {
   constexpr int32_t kNumItems = 4096;
@@ -168,7 +69,7 @@ void MeasureInserts(const std::string& dir) {
   for (const int batch_size : {1, 8, 64}) {
     const std::string path = fmt::format("{}/insert-{}.db", dir, batch_size);
     const std::unique_ptr<ControlStore> store = Must(ControlStore::Open(path));
-    const Plan plan = WritePlan(store.get(), 1, kNumItems, 64);
+    const Plan plan = WritePlan(store.get(), {.num_items = kNumItems, .num_repeats = 64});
     int64_t num_samples = 0;
     const double start = Seconds();
     const double cpu_start = CpuSeconds();
@@ -218,29 +119,11 @@ void MeasureViews(const std::string& dir, int64_t num_rows) {
   const std::string path = dir + "/views.db";
   {
     const std::unique_ptr<ControlStore> store = Must(ControlStore::Open(path));
-    if (Must(store->FindCellByKey("key-0")) == 0) {
-      const Plan plan = WritePlan(store.get(), kNumCells, kNumItems, num_repeats);
-      std::mt19937_64 random(7);
-      const std::string text = CompressText("x");
-      const std::string ids = CompressTokenIds(std::vector<int32_t>{1});
+    if (Must(store->FindCellByKey("sweep-bench-0")) == 0) {
+      const PlanShape shape = {
+          .num_cells = kNumCells, .num_items = kNumItems, .num_repeats = num_repeats};
       const double start = Seconds();
-      int64_t num_leases = 0;
-      // Cells take turns, as they do when several workers run.
-      for (int32_t repeat = 0; repeat < num_repeats; ++repeat) {
-        for (const int64_t cell_id : plan.cells) {
-          std::vector<UnitId> units;
-          for (int32_t item = 0; item < kNumItems; ++item) units.push_back({cell_id, item, repeat});
-          const LeaseRecord lease = MakeLease(cell_id, num_leases++);
-          Must(store->Begin());
-          Must(store->GrantUnits(lease, plan.provenance_id, units));
-          for (const UnitId& unit : units) {
-            Must(store->InsertSample(MakeSample(unit, lease.lease_id, text, ids, random()), 1));
-          }
-          Must(store->Commit());
-          Must(store->CheckpointIfLarge());
-        }
-      }
-      Must(store->CheckpointWhenIdle());
+      FillSamples(store.get(), WritePlan(store.get(), shape), shape);
       fmt::print("{} samples written in {:.1f} s, {} bytes\n",
                  int64_t{num_repeats} * kNumItems * kNumCells, Seconds() - start,
                  Must(store->DatabaseBytes()));
@@ -296,7 +179,7 @@ void MeasureViews(const std::string& dir, int64_t num_rows) {
 }
 
 }  // namespace
-}  // namespace assay::storage
+}  // namespace assay::bench
 
 int main(int argc, char** argv) {
   if (argc < 2 || argc > 3) {
@@ -304,9 +187,9 @@ int main(int argc, char** argv) {
     return 64;
   }
   if (argc == 2) {
-    assay::storage::MeasureInserts(argv[1]);
+    assay::bench::MeasureInserts(argv[1]);
   } else {
-    assay::storage::MeasureViews(argv[1], std::stoll(argv[2]));
+    assay::bench::MeasureViews(argv[1], std::stoll(argv[2]));
   }
   return 0;
 }

@@ -23,6 +23,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Sanitized engines are that much slower.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kPatience = 10;
+#else
+constexpr int kPatience = 1;
+#endif
+
 std::string ReadAll(int fd) {
   std::string text;
   char buffer[1 << 14];
@@ -95,7 +102,7 @@ CommandResult RunProgram(const std::vector<std::string>& argv, const std::string
 }
 
 bool WaitUntil(const std::function<bool()>& condition, absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = absl::Now() + timeout * kPatience;
   while (!condition()) {
     if (absl::Now() > deadline) return false;
     absl::SleepFor(absl::Milliseconds(20));

@@ -26,7 +26,7 @@ struct CommandResult {
 CommandResult RunProgram(const std::vector<std::string>& argv, const std::string& input = "",
                          const std::vector<std::string>& environment = {});
 
-// Polls until `condition` holds; false after `timeout`.
+// Polls until `condition` holds; false after `timeout`, or ten of it under a sanitizer.
 bool WaitUntil(const std::function<bool()>& condition, absl::Duration timeout);
 
 // Everything lives under one folder: the database, artifacts, spools, logs.

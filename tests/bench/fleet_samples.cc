@@ -1,0 +1,171 @@
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "assay/v1/worker_service.grpc.pb.h"
+#include "tests/bench/bench_clock.h"
+#include "tests/bench/bench_worker.h"
+#include "tests/bench/coordinator_process.h"
+#include "tests/bench/fleet_bench.h"
+
+namespace assay::bench {
+namespace {
+
+constexpr int kLanes = 256;
+constexpr int kReportSamples = 32;
+
+// One connection: a thread that reads grants and one that reports samples of them.
+class Reporter {
+ public:
+  Reporter(const CoordinatorProcess& coordinator, int number, const SampleBodies* bodies)
+      : bodies_(bodies),
+        worker_id_(fmt::format("bench-{}", number)),
+        stub_(v1::WorkerService::NewStub(coordinator.Connect())),
+        stream_(stub_->Sync(&context_)) {
+    v1::SyncRequest request;
+    *request.mutable_hello() = MakeHello(worker_id_);
+    stream_->Write(request);
+    Ask();
+    reader_ = std::thread([this] { ReadGrants(); });
+    writer_ = std::thread([this] { Report(); });
+  }
+  ~Reporter() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    context_.TryCancel();
+    reader_.join();
+    writer_.join();
+  }
+
+  int64_t num_accepted() const {
+    const std::lock_guard lock(mutex_);
+    return static_cast<int64_t>(seconds_.size()) * kReportSamples;
+  }
+  void AppendSeconds(std::vector<double>* seconds) const {
+    const std::lock_guard lock(mutex_);
+    seconds->insert(seconds->end(), seconds_.begin(), seconds_.end());
+  }
+
+ private:
+  void Ask() {
+    v1::SyncRequest request;
+    *request.mutable_heartbeat() = MakeHeartbeat(kLanes);
+    stream_->Write(request);
+  }
+
+  void ReadGrants() {
+    v1::SyncResponse response;
+    while (stream_->Read(&response)) {
+      if (!response.has_grant()) continue;
+      const std::lock_guard lock(mutex_);
+      grants_.push_back(response.grant());
+      changed_.notify_all();
+    }
+  }
+
+  void Report() {
+    v1::ReportSamplesRequest request;
+    request.set_worker_id(worker_id_);
+    request.set_incarnation("1");
+    size_t which = 0;
+    while (true) {
+      v1::Grant grant;
+      bool last = false;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return stopping_ || !grants_.empty(); });
+        if (stopping_) return;
+        grant = std::move(grants_.front());
+        grants_.pop_front();
+        last = grants_.empty();
+      }
+      for (const v1::Unit& unit : grant.units()) {
+        *request.add_samples() = MakeSample(grant, unit, *bodies_, which++);
+        if (request.samples_size() < kReportSamples) continue;
+        if (!Send(&request)) return;
+      }
+      if (last) Ask();
+    }
+  }
+
+  bool Send(v1::ReportSamplesRequest* request) {
+    grpc::ClientContext context;
+    v1::ReportSamplesResponse response;
+    const double start = Seconds();
+    const grpc::Status status = stub_->ReportSamples(&context, *request, &response);
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return false;
+    ASSAY_CHECK(status.ok(), "{}", status.error_message());
+    for (const int outcome : response.outcomes()) {
+      ASSAY_CHECK(outcome == v1::ReportSamplesResponse::OUTCOME_ACCEPTED, "outcome {}", outcome);
+    }
+    seconds_.push_back(Seconds() - start);
+    request->clear_samples();
+    return true;
+  }
+
+  const SampleBodies* const bodies_;
+  const std::string worker_id_;
+  const std::unique_ptr<v1::WorkerService::Stub> stub_;
+  grpc::ClientContext context_;
+  const std::unique_ptr<grpc::ClientReaderWriter<v1::SyncRequest, v1::SyncResponse>> stream_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<v1::Grant> grants_;  // guarded by mutex_, like the next two
+  std::vector<double> seconds_;   // of each report
+  bool stopping_ = false;
+  std::thread reader_;
+  std::thread writer_;
+};
+
+}  // namespace
+
+void MeasureSamples(const SamplesOptions& options) {
+  const CoordinatorProcess coordinator(
+      options.dir, {"--max-calls-per-second", "1000000", "--log-level", "warning"});
+  for (int seed = 0; seed < 16; ++seed) {
+    coordinator.Submit(
+        fmt::format("name: bench-{}\n"
+                    "models: [{{name: tiny-qwen2-1m}}, {{name: tiny-llama-5m}}]\n"
+                    "methods: [{{method: bf16, bits: 16-16-16}}]\n"
+                    "benchmarks: [arith500]\nrepeats: 64\n"
+                    "sampling: {{temperature: 0.6, max_tokens: 16384, seed: {}}}\n",
+                    seed, seed));
+  }
+  const SampleBodies bodies = MakeBodies(64, static_cast<size_t>(options.text_bytes));
+  std::vector<std::unique_ptr<Reporter>> reporters;
+  for (int i = 0; i < options.num_connections; ++i) {
+    reporters.push_back(std::make_unique<Reporter>(coordinator, i, &bodies));
+  }
+  const auto count = [&] {
+    int64_t sum = 0;
+    for (const auto& reporter : reporters) sum += reporter->num_accepted();
+    return sum;
+  };
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // every connection is busy
+  const int64_t before = count();
+  const double wall = Seconds();
+  const double own = CpuSeconds();
+  const double theirs = coordinator.CpuSeconds();
+  std::this_thread::sleep_for(std::chrono::duration<double>(options.seconds));
+  const auto num = static_cast<double>(count() - before);
+  const double elapsed = Seconds() - wall;
+  std::vector<double> seconds;
+  for (const auto& reporter : reporters) reporter->AppendSeconds(&seconds);
+  fmt::print(
+      "{} connections, texts of {} bytes packed to {}, ids to {}: {:.0f} durable samples/s\n"
+      "a sample: {:.0f} us of the coordinator's CPU, {:.0f} us of this program's;"
+      " cores used {:.2f} + {:.2f}\n"
+      "a report of {}: p50 {:.0f} ms, p99 {:.0f} ms; coordinator's peak memory {} MiB\n",
+      options.num_connections, options.text_bytes, bodies.texts_zstd[0].size(),
+      bodies.token_ids_zstd[0].size(), num / elapsed,
+      (coordinator.CpuSeconds() - theirs) * 1e6 / num, (CpuSeconds() - own) * 1e6 / num,
+      (coordinator.CpuSeconds() - theirs) / elapsed, (CpuSeconds() - own) / elapsed, kReportSamples,
+      Quantile(seconds, 0.5) * 1e3, Quantile(seconds, 0.99) * 1e3, coordinator.PeakBytes() >> 20);
+}
+
+}  // namespace assay::bench
