@@ -72,6 +72,7 @@ void AddCounts(const LiveSweep& live, bool with_cells, v1::Sweep* sweep) {
     status->set_tokens_done(cell.tokens_done);
     status->set_cell_key(cell.context->cell.key);
     status->set_error(cell.error);
+    status->set_waiting_reason(cell.waiting_reason);
     status->set_num_rerolls(cell.num_rerolls);
   }
 }

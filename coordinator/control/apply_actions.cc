@@ -186,6 +186,15 @@ absl::Status ControlPlane::ApplyOne(const SettleCell& settle) {
                       .cell_id = settle.cell_id});
 }
 
+absl::Status ControlPlane::ApplyOne(const CellsWait& wait) {
+  return RecordEvent(
+      {.kind = "cell_waits_for_slot",
+       .sweep_id = sweep_names_.at(wait.sweep_id),
+       .cell_id = wait.cell_id,
+       .detail_json =
+           nlohmann::json{{"reason", wait.reason}, {"num_cells", wait.num_cells}}.dump()});
+}
+
 absl::Status ControlPlane::ApplyOne(const WorkerPresence& presence) {
   return RecordEvent({.kind = presence.online ? "worker_online" : "worker_offline",
                       .worker_id = presence.worker_id,

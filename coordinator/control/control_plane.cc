@@ -36,6 +36,8 @@ CellSpec SpecOf(const CellContext& context) {
   spec.benchmark_id = context.cell.benchmark_id;
   spec.num_items = context.benchmark.num_items;
   spec.max_tokens = context.cell.sampling.max_tokens;
+  spec.memory_need_bytes = context.cell.memory_need_bytes;
+  spec.artifact_need_bytes = context.artifact ? context.artifact->memory_need_bytes : 0;
   return spec;
 }
 
@@ -43,6 +45,7 @@ ScheduledSweep SpecOf(const storage::SweepData& data) {
   ScheduledSweep spec;
   spec.sweep_id = data.sweep.id;
   spec.priority = data.sweep.priority;
+  spec.owner = data.sweep.owner;
   spec.paused = data.sweep.state == storage::SweepState::kPaused;
   for (const storage::SweepCellRecord& cell : data.cells) {
     spec.cells.push_back({cell.cell_id, cell.num_repeats, cell.num_items});
@@ -191,7 +194,8 @@ absl::Status ControlPlane::Rebuild() {
     });
     if (cell == contexts_.end()) continue;
     job_epochs_[job.id] = job.epoch;
-    const JobSpec spec{job.id, SpecOf(*cell->second).load};
+    const CellSpec cell_spec = SpecOf(*cell->second);
+    const JobSpec spec{job.id, cell_spec.load, cell_spec.artifact_need_bytes};
     if (job.state == storage::JobState::kLeased) {
       scheduler->RestoreLeasedJob(spec, job.worker_id, job.incarnation, now_);
     } else if (job.state == storage::JobState::kQueued) {

@@ -198,6 +198,7 @@ class ControlPlane {
   absl::Status ApplyOne(const ReleaseJob& release);
   absl::Status ApplyOne(const SettleSweep& settle);
   absl::Status ApplyOne(const SettleCell& settle);
+  absl::Status ApplyOne(const CellsWait& wait);
   absl::Status ApplyOne(const WorkerPresence& presence);
   absl::Status ApplyOne(const TellRevoke& revoke);
   absl::Status ApplyOne(const TellDrain& drain);

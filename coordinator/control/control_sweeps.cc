@@ -136,23 +136,24 @@ absl::Status ControlPlane::EnsureJob(const std::string& artifact_key, int64_t ar
 }
 
 absl::Status ControlPlane::ScheduleJobs(const storage::SweepData& sweep) {
-  std::map<int64_t, LoadId> loads;  // by artifact
+  std::map<int64_t, JobSpec> jobs;  // by artifact, without their ids
   for (const storage::SweepCellRecord& place : sweep.cells) {
     const auto cell = scheduler_->cells().find(place.cell_id);
     if (cell == scheduler_->cells().end()) continue;  // it settled at once
     const CellSpec& spec = cell->second.spec;
     if (spec.artifact != ArtifactStatus::kNone && spec.artifact != ArtifactStatus::kReady) {
-      loads.emplace(spec.load.artifact_id, spec.load);
+      jobs.emplace(spec.load.artifact_id, JobSpec{0, spec.load, spec.artifact_need_bytes});
     }
   }
-  for (const auto& [artifact_id, load] : loads) {
+  for (auto& [artifact_id, spec] : jobs) {
     ASSAY_ASSIGN_OR_RETURN(const storage::JobRecord job,
                            store_->InsertJob(storage::JobKind::kQuantize, artifact_id, now_us_));
     job_epochs_[job.id] = job.epoch;
     if (scheduler_->jobs().contains(job.id)) continue;
-    if (job.state == JobState::kQueued) scheduler_->AddJob({job.id, load});
+    spec.job_id = job.id;
+    if (job.state == JobState::kQueued) scheduler_->AddJob(spec);
     if (job.state == JobState::kLeased) {
-      scheduler_->RestoreLeasedJob({job.id, load}, job.worker_id, job.incarnation, now_);
+      scheduler_->RestoreLeasedJob(spec, job.worker_id, job.incarnation, now_);
     }
   }
   return absl::OkStatus();

@@ -29,6 +29,7 @@ struct LiveCell {
   int64_t num_rerolls = 0;
   bool waits_for_artifact = false;
   bool artifact_failed = false;
+  std::string waiting_reason;  // why no slot can take what is queued of it; empty: one can
   std::string error;
   int64_t num_units() const { return int64_t{num_items} * num_repeats; }
 };

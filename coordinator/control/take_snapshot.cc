@@ -77,8 +77,10 @@ LiveSnapshot ControlPlane::TakeSnapshot() {
     live.cells.reserve(sweep.places.size());
     for (const PlaceState& place : sweep.places) {
       const CellState& cell = scheduler_->cells().at(place.cell_id);
-      const LiveCell& added =
-          live.cells.emplace_back(MakeCell(place, cell, contexts_.at(place.cell_id)));
+      LiveCell& added = live.cells.emplace_back(MakeCell(place, cell, contexts_.at(place.cell_id)));
+      if (added.num_queued > 0 && !sweep.paused && !cell.failed()) {
+        added.waiting_reason = scheduler_->WhyNoSlot(place.cell_id);
+      }
       live.num_units += added.num_units();
       live.tokens_done += added.tokens_done;
       live.num_rerolls += added.num_rerolls;

@@ -68,6 +68,15 @@ struct SettleCell {
   bool failed = false;
 };
 
+// No slot that takes work now can hold some cells of the sweep. Said once for each need, and again
+// when slots that could have come and gone.
+struct CellsWait {
+  int64_t sweep_id = 0;
+  int64_t cell_id = 0;  // the first of them
+  int32_t num_cells = 0;
+  std::string reason;
+};
+
 // The worker is heard again, or has been silent too long. Its leases live on until they expire.
 struct WorkerPresence {
   std::string worker_id;
@@ -95,9 +104,9 @@ struct TellShutdown {
   std::string reason;
 };
 
-using Action =
-    std::variant<GrantUnits, EndLease, ReleaseUnits, QuarantineUnit, GrantJob, ReleaseJob,
-                 SettleSweep, SettleCell, WorkerPresence, TellRevoke, TellDrain, TellShutdown>;
+using Action = std::variant<GrantUnits, EndLease, ReleaseUnits, QuarantineUnit, GrantJob,
+                            ReleaseJob, SettleSweep, SettleCell, CellsWait, WorkerPresence,
+                            TellRevoke, TellDrain, TellShutdown>;
 using Actions = std::vector<Action>;
 
 }  // namespace assay::coordinator

@@ -1,5 +1,6 @@
 // The scheduler's grants: fills the slots that have room, by the policies.
 #include <algorithm>
+#include <tuple>
 
 #include "coordinator/scheduler/cell_policy.h"
 #include "coordinator/scheduler/lease_policy.h"
@@ -32,15 +33,14 @@ int64_t NumQueued(const PlaceState& place) {
 }  // namespace
 
 void Scheduler::Assign(MonotonicTime now, Actions* actions) {
+  RefreshFleet();
+  TellWaiting(actions);
   std::set<std::string> targets = std::move(roomy_workers_);
   roomy_workers_.clear();
   const bool all = std::exchange(work_arrived_, false);
   if (job_queue_stale_) RebuildJobQueue();
   const auto serve = [&](WorkerEntry& worker) {
-    if (!worker.known || !worker.online || worker.draining || worker.drain_ordered ||
-        worker.num_spooled_samples > options_.max_unreported_samples) {
-      return;
-    }
+    if (!TakesWork(worker) || worker.num_spooled_samples > options_.max_unreported_samples) return;
     // One grant a slot in turn, so that the slots of a worker share a short queue.
     bool granted = true;
     while (granted) {
@@ -72,10 +72,10 @@ bool Scheduler::AssignSlot(WorkerEntry& worker, SlotState& slot, MonotonicTime n
   }
   const std::optional<CellChoice> cell = ChooseCell(worker, slot, now);
   if (slot.leases.empty()) {
-    const std::optional<JobChoice> job = ChooseJob(worker, now);
-    // A job first: it makes work for other slots.
-    if (job && (!cell || job->priority >= cell->priority)) {
-      GrantJobTo(worker, slot, job->job_id, now, actions);
+    const std::optional<JobChoice> job = ChooseJobFor(worker, slot, now);
+    if (job && (!cell || JobGoesFirst(job->job, cell->priority,
+                                      ShareOf(sweeps_.at(cell->sweep_id).owner)))) {
+      GrantJobTo(worker, slot, *job, now, actions);
       return true;
     }
   }
@@ -89,32 +89,51 @@ void Scheduler::RebuildJobQueue() {
   job_queue_stale_ = false;
   for (const auto& [job_id, job] : jobs_) {
     const auto cells = cells_of_artifact_.find(job.spec.load.artifact_id);
-    if (job.status != JobStatus::kQueued || cells == cells_of_artifact_.end()) continue;
-    std::optional<int32_t> priority;
+    if (job.status != JobStatus::kQueued || cells == cells_of_artifact_.end() ||
+        !WhyNoSlotFits(job.spec.need(), shapes_).empty()) {
+      continue;
+    }
+    const SweepEntry* first = nullptr;  // of those that wait for it, highest priority, then oldest
     for (const int64_t cell_id : cells->second) {
       for (const auto& [sweep_id, position] : cells_.at(cell_id).places) {
         const SweepEntry& sweep = sweeps_.at(sweep_id);
         if (sweep.paused || NumQueued(sweep.places[static_cast<size_t>(position)]) == 0) continue;
-        priority = std::max(priority.value_or(sweep.priority), sweep.priority);
+        if (first == nullptr || std::tuple(-sweep.priority, sweep.sweep_id) <
+                                    std::tuple(-first->priority, first->sweep_id)) {
+          first = &sweep;
+        }
       }
     }
-    if (priority) job_queue_.emplace(-*priority, job_id);
+    if (first != nullptr) job_queue_[-first->priority][first->owner].insert(job_id);
   }
 }
 
-std::optional<Scheduler::JobChoice> Scheduler::ChooseJob(const WorkerEntry& worker,
-                                                         MonotonicTime now) {
+std::optional<Scheduler::JobChoice> Scheduler::ChooseJobFor(const WorkerEntry& worker,
+                                                            const SlotState& slot,
+                                                            MonotonicTime now) {
   if (job_queue_stale_) RebuildJobQueue();
-  for (const auto& [minus_priority, job_id] : job_queue_) {
-    if (!IsBlocked(worker, jobs_.at(job_id).spec.load, now)) {
-      return JobChoice{job_id, -minus_priority};
+  for (const auto& [minus_priority, by_owner] : job_queue_) {
+    std::vector<JobCandidate> candidates;
+    std::vector<const std::string*> owners;
+    for (const auto& [owner, jobs] : by_owner) {
+      const auto job = std::ranges::find_if(jobs, [&](int64_t job_id) {
+        const JobSpec& spec = jobs_.at(job_id).spec;
+        return Fits(spec.need(), slot.info.shape()) && !IsBlocked(worker, spec.load, now);
+      });
+      if (job == jobs.end()) continue;
+      candidates.push_back({*job, -minus_priority, ShareOf(owner)});
+      owners.push_back(&owner);
+    }
+    if (const std::optional<size_t> best = ChooseJob(candidates)) {
+      return JobChoice{candidates[*best], *owners[*best]};
     }
   }
   return std::nullopt;
 }
 
-void Scheduler::GrantJobTo(WorkerEntry& worker, SlotState& slot, int64_t job_id, MonotonicTime now,
-                           Actions* actions) {
+void Scheduler::GrantJobTo(WorkerEntry& worker, SlotState& slot, const JobChoice& choice,
+                           MonotonicTime now, Actions* actions) {
+  const int64_t job_id = choice.job.job_id;
   JobEntry& job = jobs_.at(job_id);
   job.status = JobStatus::kLeased;
   job.worker_id = worker.worker_id;
@@ -123,7 +142,9 @@ void Scheduler::GrantJobTo(WorkerEntry& worker, SlotState& slot, int64_t job_id,
   job.last_active = now;
   slot.job_id = job_id;
   slot.load.reset();  // quantizing takes the place of what was loaded
-  std::erase_if(job_queue_, [&](const auto& entry) { return entry.second == job_id; });
+  job_queue_.at(-choice.job.priority).at(choice.owner).erase(job_id);
+  ChargeJob(job, choice.owner);
+  owners_.at(choice.owner).last_served = ++num_turns_;
   actions->push_back(
       coordinator::GrantJob{job_id, worker.worker_id, worker.incarnation, slot.info.index});
 }
@@ -136,8 +157,8 @@ std::optional<Scheduler::CellChoice> Scheduler::ChooseCell(const WorkerEntry& wo
   std::vector<SweepCandidate> candidates;
   for (const auto& [sweep_id, sweep] : sweeps_) {
     if (sweep.eligible.empty()) continue;
-    candidates.push_back({sweep_id, sweep.priority, sweep.num_charged, sweep.last_served,
-                          slot.load && sweep.eligible_by_load.contains(*slot.load)});
+    candidates.push_back({sweep_id, sweep.priority, ShareOf(sweep.owner), sweep.num_charged,
+                          sweep.last_served, HasLoaded(sweep, slot)});
   }
   const bool sticky = slot.load && now - slot.load_since < kStickinessCap;
   while (const std::optional<size_t> best = ChooseSweep(candidates, sticky)) {
@@ -155,6 +176,16 @@ std::optional<Scheduler::CellChoice> Scheduler::ChooseCell(const WorkerEntry& wo
   return std::nullopt;
 }
 
+bool Scheduler::HasLoaded(const SweepEntry& sweep, const SlotState& slot) const {
+  if (!slot.load) return false;
+  const auto loaded = sweep.eligible_by_load.find(*slot.load);
+  return loaded != sweep.eligible_by_load.end() &&
+         std::ranges::any_of(loaded->second, [&](int32_t position) {
+           const PlaceState& place = sweep.places[static_cast<size_t>(position)];
+           return Fits(cells_.at(place.cell_id).need(), slot.info.shape());
+         });
+}
+
 std::optional<int32_t> Scheduler::BestPosition(const SweepEntry& sweep, const WorkerEntry& worker,
                                                const SlotState& slot, MonotonicTime now) const {
   if (slot.load && !IsBlocked(worker, *slot.load, now)) {
@@ -162,6 +193,7 @@ std::optional<int32_t> Scheduler::BestPosition(const SweepEntry& sweep, const Wo
     if (loaded != sweep.eligible_by_load.end()) {
       for (const int32_t position : loaded->second) {
         const PlaceState& place = sweep.places[static_cast<size_t>(position)];
+        if (!Fits(cells_.at(place.cell_id).need(), slot.info.shape())) continue;
         const auto num_suspects =
             static_cast<int64_t>(QueuedSuspects(cells_.at(place.cell_id), place).size());
         if (slot.leases.empty() || NumQueued(place) > num_suspects) return position;
@@ -170,8 +202,9 @@ std::optional<int32_t> Scheduler::BestPosition(const SweepEntry& sweep, const Wo
   }
   std::optional<CellCandidate> best;
   for (const int32_t position : sweep.eligible) {
-    const LoadId& load = cells_.at(sweep.places[static_cast<size_t>(position)].cell_id).spec.load;
-    if (slot.load == load || load.tensor_parallel_size != slot.info.tensor_parallel_size ||
+    const CellState& cell = cells_.at(sweep.places[static_cast<size_t>(position)].cell_id);
+    const LoadId& load = cell.spec.load;
+    if (slot.load == load || !Fits(cell.need(), slot.info.shape()) ||
         IsBlocked(worker, load, now)) {
       continue;
     }
@@ -218,6 +251,7 @@ bool Scheduler::GrantCell(WorkerEntry& worker, SlotState& slot, const CellChoice
   lease.cell_id = cell.spec.cell_id;
   lease.sweep_id = choice.sweep_id;
   sweep.last_served = next_lease_number_;
+  owners_.at(sweep.owner).last_served = ++num_turns_;
   lease.worker_id = worker.worker_id;
   lease.incarnation = worker.incarnation;
   lease.slot_index = slot.info.index;

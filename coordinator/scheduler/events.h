@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/scheduler/slot_policy.h"
 #include "storage/stores/records.h"
 
 namespace assay::coordinator {
@@ -33,6 +34,9 @@ struct CellSpec {
   int64_t benchmark_id = 0;
   int32_t num_items = 0;   // of the benchmark
   int64_t max_tokens = 0;  // of one sample
+  // Over all GPUs of the gang; 0: not known. Making the artifact runs the unquantized model.
+  int64_t memory_need_bytes = 0;
+  int64_t artifact_need_bytes = 0;
 };
 
 struct SweepPlace {
@@ -46,18 +50,22 @@ struct ScheduledSweep {
   int32_t priority = 50;
   bool paused = false;
   std::vector<SweepPlace> cells;
+  std::string owner;  // sweeps of one owner share what she gets
 };
 
 struct JobSpec {
   int64_t job_id = 0;
   LoadId load;  // of the artifact that it makes
+  int64_t memory_need_bytes = 0;
+  SlotNeed need() const { return {load.tensor_parallel_size, memory_need_bytes}; }
 };
 
 struct SlotInfo {
   int32_t index = 0;
   int32_t tensor_parallel_size = 1;
-  int64_t memory_bytes = 0;
+  int64_t memory_bytes = 0;  // over all GPUs of the gang; 0: not limited
   std::string device;
+  SlotShape shape() const { return {tensor_parallel_size, memory_bytes}; }
 };
 
 enum class SlotPhase : int8_t { kUnknown, kIdle, kLoading, kRunning, kQuantizing, kRestarting };

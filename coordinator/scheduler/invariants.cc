@@ -1,6 +1,8 @@
 // The scheduler's own audit: every counter and link recomputed from the units.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "coordinator/scheduler/scheduler.h"
 
 namespace assay::coordinator {
@@ -42,7 +44,19 @@ std::string Scheduler::CheckInvariants() const {
   }
   if (slots_on_load.size() != slots_on_load_.size()) return "a load without leases is counted";
 
+  std::set<SlotShape> shapes;
+  for (const auto& [worker_id, worker] : workers_) {
+    for (const SlotState& slot : worker.slots) {
+      if (TakesWork(worker)) shapes.insert(slot.info.shape());
+    }
+  }
   for (const auto& [cell_id, cell] : cells_) {
+    const bool placeable = shapes.empty() || std::ranges::any_of(shapes, [&](const auto& shape) {
+                             return Fits(cell.need(), shape);
+                           });
+    if (!fleet_stale_ && cell.placeable != placeable) {
+      return fmt::format("cell {}: whether a slot holds it is stale", cell_id);
+    }
     for (int32_t index = 0; index < cell.units.num_units(); ++index) {
       const bool leased = cell.units.Get(index) == UnitStatus::kLeased;
       const auto holder = cell.holder.find(index);
@@ -71,8 +85,8 @@ std::string Scheduler::CheckInvariants() const {
       }
       for (size_t j = 0; j < counts.size(); ++j) total[j] += counts[j];
       num_open += place.open ? 1 : 0;
-      const bool eligible =
-          !sweep.paused && cell.runnable() && counts[static_cast<size_t>(UnitStatus::kQueued)] > 0;
+      const bool eligible = !sweep.paused && cell.runnable() && cell.placeable &&
+                            counts[static_cast<size_t>(UnitStatus::kQueued)] > 0;
       if (eligible != sweep.eligible.contains(static_cast<int32_t>(i))) {
         return fmt::format("sweep {}: eligibility of cell {} is stale", sweep_id, place.cell_id);
       }
@@ -83,6 +97,23 @@ std::string Scheduler::CheckInvariants() const {
     if (charged[sweep_id] != sweep.num_charged) {
       return fmt::format("sweep {} is charged {} units, its leases hold {}", sweep_id,
                          sweep.num_charged, charged[sweep_id]);
+    }
+  }
+  std::map<std::string, OwnerEntry> owners;
+  for (const auto& [sweep_id, sweep] : sweeps_) {
+    ++owners[sweep.owner].num_sweeps;
+    owners[sweep.owner].num_charged += sweep.num_charged;
+  }
+  for (const auto& [job_id, job] : jobs_) {
+    if (job.owner && job.status != JobStatus::kLeased) return "a job that waits is charged";
+    if (job.owner) ++owners[*job.owner].num_jobs;
+  }
+  if (owners.size() != owners_.size()) return "an owner of nothing is kept";
+  for (const auto& [name, owner] : owners) {
+    const auto it = owners_.find(name);
+    if (it == owners_.end() || it->second.num_sweeps != owner.num_sweeps ||
+        it->second.num_charged != owner.num_charged || it->second.num_jobs != owner.num_jobs) {
+      return fmt::format("the share of owner '{}' is wrong", name);
     }
   }
   return {};

@@ -74,6 +74,7 @@ void Scheduler::AdoptWorkers(const Scheduler& previous, const std::set<std::stri
     }
     roomy_workers_.insert(worker_id);
   }
+  fleet_stale_ = true;
   for (auto& [number, lease] : leases_) {
     const int64_t before = previous.LeaseNumber(lease.lease_id);
     if (before == 0) continue;
@@ -84,7 +85,9 @@ void Scheduler::AdoptWorkers(const Scheduler& previous, const std::set<std::stri
     const auto before = previous.jobs_.find(job_id);
     if (before == previous.jobs_.end()) continue;
     job.num_infrastructure_failures = before->second.num_infrastructure_failures;
-    if (job.status != JobStatus::kLeased || before->second.slot_index < 0) continue;
+    if (job.status != JobStatus::kLeased) continue;
+    if (before->second.owner) ChargeJob(job, *before->second.owner);
+    if (before->second.slot_index < 0) continue;
     if (except.contains(job.worker_id)) continue;
     job.slot_index = before->second.slot_index;
     SlotOf(job.worker_id, job.slot_index).job_id = job_id;
@@ -116,6 +119,7 @@ void Scheduler::Tick(MonotonicTime now, Actions* actions) {
     const absl::Duration silence = now - worker.last_seen;
     if (worker.online && silence > kOfflineHeartbeats * options_.heartbeat_interval) {
       worker.online = false;
+      fleet_stale_ = true;
       actions->push_back(WorkerPresence{worker_id, worker.incarnation, false});
     }
     const bool holds = std::any_of(worker.slots.begin(), worker.slots.end(), [](const auto& slot) {
@@ -167,10 +171,7 @@ void Scheduler::AddLease(LeaseState lease) {
   slot.leases.insert(number);
   slot.num_committed += static_cast<int32_t>(lease.units.size());
   slot.alone = slot.alone || lease.alone;
-  const auto sweep = sweeps_.find(lease.sweep_id);
-  if (sweep != sweeps_.end()) {
-    sweep->second.num_charged += static_cast<int64_t>(lease.units.size());
-  }
+  Charge(lease.sweep_id, static_cast<int64_t>(lease.units.size()));
   lease_numbers_[lease.lease_id] = number;
   leases_.emplace(number, std::move(lease));
 }
@@ -187,8 +188,7 @@ void Scheduler::TakeUnit(CellState& cell, int32_t index, UnitStatus to, LeaseEnd
   LeaseState& lease = leases_.at(number);
   lease.units.erase(index);
   SlotOf(lease.worker_id, lease.slot_index).num_committed -= 1;
-  const auto sweep = sweeps_.find(lease.sweep_id);
-  if (sweep != sweeps_.end()) --sweep->second.num_charged;
+  Charge(lease.sweep_id, -1);
   roomy_workers_.insert(lease.worker_id);
   MoveUnit(cell, index, to);
   if (lease.units.empty()) {
@@ -215,10 +215,7 @@ void Scheduler::DetachLease(int64_t number) {
   SlotState& slot = SlotOf(lease.worker_id, lease.slot_index);
   slot.leases.erase(number);
   slot.num_committed -= static_cast<int32_t>(lease.units.size());
-  const auto sweep = sweeps_.find(lease.sweep_id);
-  if (sweep != sweeps_.end()) {
-    sweep->second.num_charged -= static_cast<int64_t>(lease.units.size());
-  }
+  Charge(lease.sweep_id, -static_cast<int64_t>(lease.units.size()));
   if (slot.leases.empty()) {
     slot.alone = false;
     const auto on_load = slots_on_load_.find(*slot.load);
@@ -279,6 +276,7 @@ void Scheduler::FreeJobSlot(const JobEntry& job) {
 void Scheduler::ReleaseJobNow(JobEntry& job, Actions* actions) {
   actions->push_back(ReleaseJob{job.spec.job_id, job.worker_id});
   FreeJobSlot(job);
+  UnchargeJob(job);
   job.status = JobStatus::kQueued;
   job.worker_id.clear();
   job.incarnation.clear();

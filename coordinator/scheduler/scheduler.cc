@@ -15,6 +15,7 @@ void Scheduler::AddCell(const CellSpec& spec) {
   const auto [it, inserted] =
       cells_.try_emplace(spec.cell_id, CellState{.spec = spec, .units = UnitTable(spec.num_items)});
   ASSAY_CHECK(inserted, "cell {} is known already", spec.cell_id);
+  AddNeed(it->second);
   if (spec.load.artifact_id != 0) cells_of_artifact_[spec.load.artifact_id].insert(spec.cell_id);
 }
 
@@ -53,6 +54,8 @@ void Scheduler::AddSweep(const ScheduledSweep& spec, Actions* actions) {
   sweep.sweep_id = spec.sweep_id;
   sweep.priority = spec.priority;
   sweep.paused = spec.paused;
+  sweep.owner = spec.owner;
+  ++owners_[spec.owner].num_sweeps;
   sweep.places.reserve(spec.cells.size());
   for (const SweepPlace& wanted : spec.cells) {
     CellState& cell = cells_.at(wanted.cell_id);
@@ -76,6 +79,7 @@ void Scheduler::AddSweep(const ScheduledSweep& spec, Actions* actions) {
   }
   dirty_sweeps_.insert(spec.sweep_id);
   job_queue_stale_ = true;
+  waiting_stale_ = true;
   work_arrived_ = true;
   SettleDirty(actions);
 }
@@ -102,6 +106,7 @@ void Scheduler::ResumeSweep(int64_t sweep_id, Actions* actions) {
     RefreshPlace(it->second, static_cast<int32_t>(i));
   }
   job_queue_stale_ = true;
+  waiting_stale_ = true;
   work_arrived_ = true;
   SettleDirty(actions);
 }
@@ -134,6 +139,7 @@ void Scheduler::OnJobDone(int64_t job_id, int64_t artifact_id, Actions* actions)
   const auto it = jobs_.find(job_id);
   if (it != jobs_.end()) {
     FreeJobSlot(it->second);
+    UnchargeJob(it->second);
     jobs_.erase(it);
   }
   job_queue_stale_ = true;
@@ -150,7 +156,10 @@ bool Scheduler::WouldGiveUp(int64_t job_id, bool infrastructure) const {
 void Scheduler::OnJobFailed(int64_t job_id, int64_t artifact_id, bool give_up,
                             const std::string& error, MonotonicTime now, Actions* actions) {
   const auto it = jobs_.find(job_id);
-  if (it != jobs_.end()) FreeJobSlot(it->second);
+  if (it != jobs_.end()) {
+    FreeJobSlot(it->second);
+    UnchargeJob(it->second);
+  }
   if (give_up) {
     if (it != jobs_.end()) jobs_.erase(it);
     SetArtifact(artifact_id, ArtifactStatus::kFailed, error);
@@ -229,7 +238,7 @@ void Scheduler::RefreshPlace(SweepEntry& sweep, int32_t position) {
   const int64_t num_queued = place.counts[static_cast<size_t>(UnitStatus::kQueued)];
   const int64_t num_leased = place.counts[static_cast<size_t>(UnitStatus::kLeased)];
   const LoadId& load = cell.spec.load;
-  if (!sweep.paused && cell.runnable() && num_queued > 0) {
+  if (!sweep.paused && cell.runnable() && cell.placeable && num_queued > 0) {
     if (sweep.eligible.insert(position).second) {
       sweep.eligible_by_load[load].insert(position);
       work_arrived_ = true;
@@ -280,6 +289,10 @@ void Scheduler::ForgetSweep(int64_t sweep_id, Actions* actions) {
     CellState& cell = cells_.at(place.cell_id);
     std::erase_if(cell.places, [&](const auto& entry) { return entry.first == sweep_id; });
   }
+  OwnerEntry& owner = owners_.at(sweep.owner);
+  --owner.num_sweeps;
+  owner.num_charged -= sweep.num_charged;
+  DropOwnerIfUnused(sweep.owner);
   sweeps_.erase(it);
   dirty_sweeps_.erase(sweep_id);
   job_queue_stale_ = true;
@@ -293,6 +306,7 @@ void Scheduler::DropCellIfUnused(int64_t cell_id) {
   const auto it = cells_.find(cell_id);
   if (it == cells_.end() || !it->second.places.empty()) return;
   const int64_t artifact_id = it->second.spec.load.artifact_id;
+  DropNeed(it->second);
   cells_.erase(it);
   if (artifact_id == 0) return;
   std::set<int64_t>& sharers = cells_of_artifact_[artifact_id];
@@ -334,8 +348,40 @@ void Scheduler::ChargeOrphans(const CellState& cell) {
     LeaseState& lease = leases_.at(number);
     if (sweeps_.contains(lease.sweep_id)) continue;
     lease.sweep_id = cell.places.front().first;
-    sweeps_.at(lease.sweep_id).num_charged += static_cast<int64_t>(lease.units.size());
+    Charge(lease.sweep_id, static_cast<int64_t>(lease.units.size()));
   }
+}
+
+// Shares ----------------------------------------------------------------------------------------
+
+void Scheduler::Charge(int64_t sweep_id, int64_t num_units) {
+  const auto sweep = sweeps_.find(sweep_id);
+  if (sweep == sweeps_.end()) return;
+  sweep->second.num_charged += num_units;
+  owners_.at(sweep->second.owner).num_charged += num_units;
+}
+
+void Scheduler::ChargeJob(JobEntry& job, const std::string& owner) {
+  job.owner = owner;
+  ++owners_[owner].num_jobs;
+}
+
+void Scheduler::UnchargeJob(JobEntry& job) {
+  const std::optional<std::string> owner = std::exchange(job.owner, std::nullopt);
+  if (!owner) return;
+  --owners_.at(*owner).num_jobs;
+  DropOwnerIfUnused(*owner);
+}
+
+void Scheduler::DropOwnerIfUnused(const std::string& owner) {
+  const auto it = owners_.find(owner);
+  if (it->second.num_sweeps == 0 && it->second.num_jobs == 0) owners_.erase(it);
+}
+
+OwnerShare Scheduler::ShareOf(const std::string& owner) const {
+  const auto it = owners_.find(owner);
+  if (it == owners_.end()) return {};
+  return {it->second.num_charged + kUnitsOfAJob * it->second.num_jobs, it->second.last_served};
 }
 
 LengthTable& Scheduler::Lengths(const CellState& cell) {

@@ -20,6 +20,8 @@
 // still counts as long as nobody else was granted it: the store's epochs decide that, not this
 // class, which learns of accepted samples only.
 //
+// A cell that no slot can hold waits, and people are told why; it holds nobody else up.
+//
 // Live sweeps (active or paused) and their cells are in memory; a sweep that settles is forgotten.
 // A cell is shared by all live sweeps that want it.
 //
@@ -33,6 +35,7 @@
 #include <vector>
 
 #include "coordinator/scheduler/actions.h"
+#include "coordinator/scheduler/cell_policy.h"
 #include "coordinator/scheduler/events.h"
 #include "coordinator/scheduler/state.h"
 
@@ -131,6 +134,10 @@ class Scheduler {
   const std::map<std::string, WorkerEntry>& workers() const { return workers_; }
   int64_t ExpectedTokens(const UnitId& unit) const;  // 0 when nothing is known
   double MeanTokens(int64_t cell_id) const;          // of one sample, as estimated now
+  // Why no slot that takes work can hold the cell or make its artifact, as of the last Assign;
+  // empty when one can.
+  std::string WhyNoSlot(int64_t cell_id) const;
+  const std::map<std::string, OwnerEntry>& owners() const { return owners_; }
 
   // Checks every counter and link against the units themselves; the first disagreement in words,
   // empty when there is none. For tests and the simulation: it visits everything.
@@ -152,6 +159,20 @@ class Scheduler {
   void RevokeUnwanted(int64_t cell_id, Actions* actions);
   void SetArtifact(int64_t artifact_id, ArtifactStatus status, const std::string& error);
   LengthTable& Lengths(const CellState& cell);
+  // Units in flight on the sweep's and its owner's account; nothing when the sweep is gone.
+  void Charge(int64_t sweep_id, int64_t num_units);
+  void ChargeJob(JobEntry& job, const std::string& owner);
+  void UnchargeJob(JobEntry& job);
+  void DropOwnerIfUnused(const std::string& owner);
+  OwnerShare ShareOf(const std::string& owner) const;
+
+  // Slots as places for cells (slots.cc).
+  static bool TakesWork(const WorkerEntry& worker);
+  void AddNeed(CellState& cell);
+  void DropNeed(const CellState& cell);
+  bool IsPlaceable(const NeedEntry& need) const;
+  void RefreshFleet();
+  void TellWaiting(Actions* actions);
 
   // Heartbeats (workers.cc).
   // Renews what advances and revokes what is not the worker's; the numbers of its leases it lists.
@@ -177,10 +198,11 @@ class Scheduler {
   // Grants (assign.cc).
   bool AssignSlot(WorkerEntry& worker, SlotState& slot, MonotonicTime now, Actions* actions);
   struct JobChoice {
-    int64_t job_id = 0;
-    int32_t priority = 0;
+    JobCandidate job;
+    std::string owner;
   };
-  std::optional<JobChoice> ChooseJob(const WorkerEntry& worker, MonotonicTime now);
+  std::optional<JobChoice> ChooseJobFor(const WorkerEntry& worker, const SlotState& slot,
+                                        MonotonicTime now);
   struct CellChoice {
     int64_t sweep_id = 0;
     int32_t position = 0;
@@ -192,7 +214,8 @@ class Scheduler {
                                       const SlotState& slot, MonotonicTime now) const;
   bool GrantCell(WorkerEntry& worker, SlotState& slot, const CellChoice& choice, MonotonicTime now,
                  Actions* actions);
-  void GrantJobTo(WorkerEntry& worker, SlotState& slot, int64_t job_id, MonotonicTime now,
+  bool HasLoaded(const SweepEntry& sweep, const SlotState& slot) const;
+  void GrantJobTo(WorkerEntry& worker, SlotState& slot, const JobChoice& choice, MonotonicTime now,
                   Actions* actions);
   int32_t NumSlotsOn(const LoadId& load) const;
   void RebuildJobQueue();
@@ -200,6 +223,8 @@ class Scheduler {
   const Options options_;
   std::map<int64_t, CellState> cells_;
   std::map<int64_t, SweepEntry> sweeps_;
+  std::map<std::string, OwnerEntry> owners_;
+  int64_t num_turns_ = 0;  // grants so far, for OwnerEntry::last_served
   std::map<LengthKey, LengthTable> lengths_;
   std::map<int64_t, std::set<int64_t>> cells_of_artifact_;
 
@@ -208,12 +233,16 @@ class Scheduler {
   std::map<std::string, int64_t> lease_numbers_;
 
   std::map<int64_t, JobEntry> jobs_;
-  // (-priority, job) of queued jobs that an active sweep wants.
-  std::set<std::pair<int32_t, int64_t>> job_queue_;
+  // Queued jobs that an active sweep wants, by -priority and by the owner who waits for them.
+  std::map<int32_t, std::map<std::string, std::set<int64_t>>> job_queue_;
   bool job_queue_stale_ = true;
 
   std::map<std::string, WorkerEntry> workers_;
   std::map<LoadId, int32_t> slots_on_load_;  // slots with leases of it
+  std::set<SlotShape> shapes_;               // of the slots that take work
+  std::map<SlotNeed, NeedEntry> needs_;
+  bool fleet_stale_ = false;    // shapes_ may have changed
+  bool waiting_stale_ = false;  // somebody may have to be told that cells wait
 
   std::set<int64_t> dirty_sweeps_;         // a place closed since the last SettleDirty
   std::vector<SettleCell> settled_cells_;  // since then

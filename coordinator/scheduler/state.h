@@ -13,6 +13,7 @@
 
 #include "coordinator/scheduler/events.h"
 #include "coordinator/scheduler/length_table.h"
+#include "coordinator/scheduler/slot_policy.h"
 #include "coordinator/scheduler/unit_policy.h"
 #include "coordinator/scheduler/unit_table.h"
 
@@ -32,11 +33,13 @@ struct CellState {
   int64_t completion_tokens = 0;
   int64_t num_rerolls = 0;
   std::string last_error;
+  bool placeable = true;  // some slot that takes work can hold it, or there is none at all
 
   bool runnable() const {
     return spec.artifact == ArtifactStatus::kNone || spec.artifact == ArtifactStatus::kReady;
   }
   bool failed() const { return spec.artifact == ArtifactStatus::kFailed; }
+  SlotNeed need() const { return {spec.load.tensor_parallel_size, spec.memory_need_bytes}; }
 };
 
 // A cell's place in a sweep.
@@ -58,6 +61,7 @@ struct SweepEntry {
   int64_t sweep_id = 0;
   int32_t priority = 50;
   bool paused = false;
+  std::string owner;
   std::vector<PlaceState> places;
   UnitCounts counts{};
   int64_t num_open_places = 0;
@@ -65,6 +69,21 @@ struct SweepEntry {
   int64_t last_served = 0;     // number of the last lease granted on its account
   std::set<int32_t> eligible;  // positions with something to grant
   std::map<LoadId, std::set<int32_t>> eligible_by_load;
+  std::set<std::string> told_to_wait;  // why cells wait, as people were told
+};
+
+// Whose sweeps they are. Known while she has a live sweep or a job in progress.
+struct OwnerEntry {
+  int32_t num_sweeps = 0;
+  int64_t num_charged = 0;  // units in flight on her sweeps' account
+  int32_t num_jobs = 0;     // in progress on her account
+  int64_t last_served = 0;
+};
+
+// Cells that need the same of a slot.
+struct NeedEntry {
+  std::set<int64_t> cells;
+  std::string why_not;  // no slot holds them; empty: one does
 };
 
 struct LeaseState {
@@ -89,8 +108,9 @@ struct JobEntry {
   int32_t num_infrastructure_failures = 0;
   std::string worker_id;  // while leased
   std::string incarnation;
-  int32_t slot_index = -1;    // -1: not known after a restart
-  MonotonicTime last_active;  // when its slot was last seen to work on it
+  std::optional<std::string> owner;  // charged while it is leased; not known after a restart
+  int32_t slot_index = -1;           // -1: not known after a restart
+  MonotonicTime last_active;         // when its slot was last seen to work on it
 };
 
 struct SlotState {

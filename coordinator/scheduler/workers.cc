@@ -44,6 +44,7 @@ bool Scheduler::OnHello(const WorkerHello& hello, MonotonicTime now, Actions* ac
   worker.device = hello.device;
   worker.drain_ordered = hello.drain;
   for (const SlotInfo& info : hello.slots) SlotOf(hello.worker_id, info.index).info = info;
+  fleet_stale_ = true;
   worker.last_seen = now;
   if (!worker.online) {
     worker.online = true;
@@ -63,6 +64,7 @@ bool Scheduler::OnHeartbeat(const WorkerHeartbeat& heartbeat, MonotonicTime now,
     return false;
   }
   worker.last_seen = now;
+  fleet_stale_ = fleet_stale_ || worker.draining != heartbeat.draining || !worker.online;
   worker.draining = heartbeat.draining;
   worker.num_spooled_samples = heartbeat.num_spooled_samples;
   if (worker.drain_ordered && !heartbeat.draining) {  // the order was lost: said until it is heard
@@ -214,6 +216,7 @@ void Scheduler::DrainWorker(const std::string& worker_id, Actions* actions) {
   const auto it = workers_.find(worker_id);
   if (it == workers_.end()) return;
   it->second.drain_ordered = true;
+  fleet_stale_ = true;
   if (it->second.known) actions->push_back(TellDrain{worker_id, it->second.incarnation});
 }
 

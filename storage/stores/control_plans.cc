@@ -93,9 +93,9 @@ absl::StatusOr<int64_t> ControlStore::UpsertArtifact(const ArtifactRecord& artif
   ASSAY_ASSIGN_OR_RETURN(const int64_t method_id, UpsertMethod(db, artifact.method));
   ASSAY_RETURN_IF_ERROR(
       db->Run("INSERT INTO artifact(key, model_id, method_id, calibration_hash, state,"
-              " manifest_sha256) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+              " manifest_sha256, memory_need_bytes) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
               artifact.key, artifact.model_id, method_id, artifact.calibration_hash, artifact.state,
-              artifact.manifest_sha256));
+              artifact.manifest_sha256, artifact.memory_need_bytes));
   return db->last_insert_id();
 }
 

@@ -57,6 +57,7 @@ struct ArtifactRecord {
   ArtifactState state = ArtifactState::kMissing;
   std::string manifest_sha256;  // once ready
   std::string calibration_hash;
+  int64_t memory_need_bytes = 0;  // of making it, over all GPUs of a gang; 0: not known
 };
 
 struct SamplingRecord {

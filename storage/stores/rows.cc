@@ -58,14 +58,16 @@ absl::StatusOr<MethodRecord> LoadMethod(Connection* db, int64_t id) {
 
 absl::StatusOr<ArtifactRecord> LoadArtifact(Connection* db, int64_t id) {
   constexpr char kSql[] =
-      "SELECT id, key, model_id, state, manifest_sha256, calibration_hash, method_id"
+      "SELECT id, key, model_id, state, manifest_sha256, calibration_hash, memory_need_bytes,"
+      "       method_id"
       "  FROM artifact WHERE id = ?1";
   ASSAY_ASSIGN_OR_RETURN(Statement statement, db->Prepare(kSql));
   ASSAY_RETURN_IF_ERROR(StepToRow(&statement.Bind(id), "artifact", id));
   ArtifactRecord artifact;
   int64_t method_id = 0;
   Row(statement).Read(&artifact.id, &artifact.key, &artifact.model_id, &artifact.state,
-                      &artifact.manifest_sha256, &artifact.calibration_hash, &method_id);
+                      &artifact.manifest_sha256, &artifact.calibration_hash,
+                      &artifact.memory_need_bytes, &method_id);
   ASSAY_ASSIGN_OR_RETURN(artifact.method, LoadMethod(db, method_id));
   return artifact;
 }

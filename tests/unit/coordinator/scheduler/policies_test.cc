@@ -4,6 +4,7 @@
 #include "coordinator/scheduler/failure_policy.h"
 #include "coordinator/scheduler/lease_policy.h"
 #include "coordinator/scheduler/length_table.h"
+#include "coordinator/scheduler/slot_policy.h"
 #include "coordinator/scheduler/unit_policy.h"
 #include "coordinator/scheduler/unit_table.h"
 
@@ -27,16 +28,67 @@ TEST(UnitTableTest, GrowingKeepsWhatWasThere) {
 }
 
 TEST(CellPolicyTest, PriorityThenLoadedModelThenFewestInFlightThenAge) {
-  const SweepCandidate low{1, 10, 0, 0, true};
-  const SweepCandidate busy{2, 50, 40, 0, false};
-  const SweepCandidate loaded{3, 50, 90, 0, true};
-  const SweepCandidate idle{4, 50, 0, 0, false};
+  const SweepCandidate low{1, 10, {}, 0, 0, true};
+  const SweepCandidate busy{2, 50, {}, 40, 0, false};
+  const SweepCandidate loaded{3, 50, {}, 90, 0, true};
+  const SweepCandidate idle{4, 50, {}, 0, 0, false};
   const SweepCandidate all[] = {low, busy, loaded, idle};
   EXPECT_EQ(ChooseSweep(all, true), 2u);
   EXPECT_EQ(ChooseSweep(all, false), 3u);
-  const SweepCandidate twins[] = {{8, 50, 0, 0, false}, {7, 50, 0, 0, false}};
+  const SweepCandidate twins[] = {{8, 50, {}, 0, 0, false}, {7, 50, {}, 0, 0, false}};
   EXPECT_EQ(ChooseSweep(twins, false), 1u);
   EXPECT_EQ(ChooseSweep({}, true), std::nullopt);
+}
+
+TEST(CellPolicyTest, TheOwnerWithTheLeastGoesFirstAndThenHerSweepWithTheLeast) {
+  const SweepCandidate rich{1, 50, {100, 7}, 0, 0, false};
+  const SweepCandidate poor_busy{2, 50, {60, 9}, 50, 9, false};
+  const SweepCandidate poor_idle{3, 50, {60, 9}, 10, 8, false};
+  const SweepCandidate all[] = {rich, poor_busy, poor_idle};
+  EXPECT_EQ(ChooseSweep(all, false), 2u);
+  // Of equals the one who has waited longer, and priority before everything.
+  const SweepCandidate twins[] = {{1, 50, {60, 9}, 5, 0, false}, {2, 50, {60, 4}, 55, 4, false}};
+  EXPECT_EQ(ChooseSweep(twins, false), 1u);
+  const SweepCandidate urgent[] = {{1, 51, {600, 9}, 600, 9, false}, {2, 50, {}, 0, 0, false}};
+  EXPECT_EQ(ChooseSweep(urgent, false), 0u);
+}
+
+TEST(CellPolicyTest, AJobGoesBeforeCellsButNotBeforeAPoorerOwners) {
+  const JobCandidate jobs[] = {{5, 50, {32, 0}}, {6, 50, {16, 0}}, {4, 40, {0, 0}}};
+  EXPECT_EQ(ChooseJob(jobs), 1u);
+  EXPECT_EQ(ChooseJob({}), std::nullopt);
+  EXPECT_TRUE(JobGoesFirst(jobs[1], 50, {16, 9}));
+  EXPECT_FALSE(JobGoesFirst(jobs[1], 50, {15, 9}));
+  EXPECT_TRUE(JobGoesFirst(jobs[1], 49, {0, 0}));
+  EXPECT_FALSE(JobGoesFirst(jobs[1], 51, {1000, 9}));
+}
+
+constexpr int64_t kGib = int64_t{1} << 30;
+
+TEST(SlotPolicyTest, AGangIsExactAndMemoryIsOfTheWholeGang) {
+  EXPECT_TRUE(Fits({1, 5 * kGib}, {1, 0})) << "a CPU slot says no memory";
+  EXPECT_TRUE(Fits({1, 0}, {1, kGib})) << "nothing is known of the cell";
+  EXPECT_TRUE(Fits({2, 100 * kGib}, {2, 100 * kGib}));
+  EXPECT_FALSE(Fits({2, 100 * kGib + 1}, {2, 100 * kGib}));
+  EXPECT_FALSE(Fits({2, 0}, {1, 0}));
+  EXPECT_FALSE(Fits({1, 0}, {2, 0}));
+}
+
+TEST(SlotPolicyTest, TheReasonNamesNeedAndLargestSlot) {
+  EXPECT_EQ(WhyNoSlotFits({1, kGib}, {{1, 0}}), "");
+  EXPECT_EQ(WhyNoSlotFits({1, kGib}, {}), "no worker takes work now");
+  EXPECT_EQ(WhyNoSlotFits({2, 148 * kGib}, {{1, 78 * kGib}, {1, 40 * kGib}}),
+            "needs 2 GPUs of 74.0 GiB; the largest slot has 1 GPU of 78.0 GiB");
+  EXPECT_EQ(WhyNoSlotFits({2, 0}, {{1, 0}}), "needs 2 GPUs; the largest slot has 1 GPU");
+  EXPECT_EQ(WhyNoSlotFits({1, 79 * kGib}, {{1, 78 * kGib}}),
+            "needs 79.0 GiB; the largest slot has 78.0 GiB");
+  // Neither side rounds into looking enough.
+  EXPECT_EQ(WhyNoSlotFits({1, 78 * kGib + 1}, {{1, 78 * kGib - 1}}),
+            "needs 78.1 GiB; the largest slot has 77.9 GiB");
+  EXPECT_EQ(
+      WhyNoSlotFits({1, 10 * kGib}, {{2, 160 * kGib}}),
+      "needs 1 GPU of 10.0 GiB; the largest slot has 2 GPUs of 80.0 GiB, and a slot runs only "
+      "cells of its own number");
 }
 
 TEST(LeasePolicyTest, AGrantNeverExceedsTheLanesAndOneChunk) {

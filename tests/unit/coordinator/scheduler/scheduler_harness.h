@@ -17,27 +17,38 @@ class SchedulerHarness {
   SchedulerHarness() : scheduler_({.lease_prefix = "lease"}) {}
 
   // `artifact_id` 0 is the model as it is; another one needs its job first.
-  void AddCell(int64_t cell_id, int32_t num_items, int64_t artifact_id = 0, int64_t model_id = 1) {
+  void AddCell(int64_t cell_id, int32_t num_items, int64_t artifact_id = 0, int64_t model_id = 1,
+               const SlotNeed& need = {}) {
     CellSpec spec;
     spec.cell_id = cell_id;
-    spec.load = {model_id, artifact_id, 1};
+    spec.load = {model_id, artifact_id, need.tensor_parallel_size};
+    spec.memory_need_bytes = need.memory_bytes;
     spec.artifact = artifact_id == 0 ? ArtifactStatus::kNone : ArtifactStatus::kMissing;
     spec.benchmark_id = num_items;  // equal benchmarks have equal items
     spec.num_items = num_items;
     spec.max_tokens = 512;
     scheduler_.AddCell(spec);
   }
-  void AddSweep(int64_t sweep_id, std::vector<SweepPlace> cells, int32_t priority = 50) {
+  void AddSweep(int64_t sweep_id, std::vector<SweepPlace> cells, int32_t priority = 50,
+                const std::string& owner = "") {
     Play([&](Actions* actions) {
-      scheduler_.AddSweep({sweep_id, priority, false, std::move(cells)}, actions);
+      scheduler_.AddSweep({sweep_id, priority, false, std::move(cells), owner}, actions);
     });
   }
 
   void Hello(const std::string& worker, const std::string& incarnation, int num_slots = 1) {
+    Hello(worker, incarnation, std::vector<SlotShape>(static_cast<size_t>(num_slots)));
+  }
+  void Hello(const std::string& worker, const std::string& incarnation,
+             const std::vector<SlotShape>& shapes) {
     WorkerHello hello;
     hello.worker_id = worker;
     hello.incarnation = incarnation;
-    for (int i = 0; i < num_slots; ++i) hello.slots.push_back({.index = i});
+    for (const SlotShape& shape : shapes) {
+      hello.slots.push_back({.index = static_cast<int32_t>(hello.slots.size()),
+                             .tensor_parallel_size = shape.tensor_parallel_size,
+                             .memory_bytes = shape.memory_bytes});
+    }
     Play([&](Actions* actions) { scheduler_.OnHello(hello, now_, actions); });
   }
   WorkerHeartbeat MakeHeartbeat(const std::string& worker, int32_t num_lanes = 16) const {
@@ -70,6 +81,12 @@ class SchedulerHarness {
   // A worker that is there and ready.
   void Join(const std::string& worker, const std::string& incarnation, int num_slots = 1) {
     Hello(worker, incarnation, num_slots);
+    Beat(worker);
+  }
+
+  void Join(const std::string& worker, const std::string& incarnation,
+            const std::vector<SlotShape>& shapes) {
+    Hello(worker, incarnation, shapes);
     Beat(worker);
   }
 

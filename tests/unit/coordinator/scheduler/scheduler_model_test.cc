@@ -28,7 +28,7 @@ class Model : public testing::SchedulerHarness {
     for (int64_t sweep = 1; sweep <= num_sweeps_; ++sweep) {
       Play([&](Actions* actions) { scheduler().ResumeSweep(sweep, actions); });
     }
-    Hello("calm", "calm-1", 2);
+    Hello("calm", "calm-1", {{1, 0}, {1, 0}, {2, 0}});
     for (int round = 0; round < 2000 && !scheduler().sweeps().empty(); ++round) {
       Advance(absl::Seconds(5));
       Beat("calm");
@@ -51,9 +51,12 @@ class Model : public testing::SchedulerHarness {
     const int num_cells = 1 + Below(4);
     for (int64_t cell = 1; cell <= num_cells; ++cell) {
       const int64_t artifact = Below(2) == 0 ? 0 : 100 + cell;
-      AddCell(cell, 1 + Below(60), artifact, 1 + Below(2));
+      const SlotNeed need = {Below(4) == 0 ? 2 : 1, 10 * Below(4)};
+      AddCell(cell, 1 + Below(60), artifact, 1 + Below(2), need);
       if (artifact != 0) {
-        Play([&](Actions*) { scheduler().AddJob({cell, scheduler().cells().at(cell).spec.load}); });
+        Play([&](Actions*) {
+          scheduler().AddJob({cell, scheduler().cells().at(cell).spec.load, 10 * Below(3)});
+        });
       }
     }
     num_sweeps_ = 1 + Below(3);
@@ -64,7 +67,8 @@ class Model : public testing::SchedulerHarness {
         const int32_t num_items = scheduler().cells().at(cell).spec.num_items;
         places.push_back({cell, 1 + Below(3), 1 + Below(num_items)});
       }
-      if (!places.empty()) AddSweep(sweep, places, 10 * (1 + Below(2)));
+      if (places.empty()) continue;
+      AddSweep(sweep, places, 10 * (1 + Below(2)), Below(2) == 0 ? "ada" : "bob");
     }
     // Every cell is wanted, or it would never be forgotten.
     std::vector<SweepPlace> rest;
@@ -77,9 +81,16 @@ class Model : public testing::SchedulerHarness {
   void Step() {
     const std::string worker = "w" + std::to_string(Below(4));
     switch (Below(13)) {
-      case 0:
-        Hello(worker, "i" + std::to_string(Below(30)), 1 + Below(3));
+      case 0: {
+        // A start of a worker always has the same slots.
+        const int start = Below(30);
+        std::vector<SlotShape> shapes;
+        for (int i = 0; i <= start % 3; ++i) {
+          shapes.push_back({(start + i) % 4 == 0 ? 2 : 1, 10 * ((start / 3 + i) % 4)});
+        }
+        Hello(worker, "i" + std::to_string(start), shapes);
         break;
+      }
       case 1:
       case 2:
       case 3:
@@ -175,7 +186,9 @@ class Model : public testing::SchedulerHarness {
       for (const SlotState& slot : worker.slots) {
         std::set<LoadId> loads;
         for (const int64_t number : slot.leases) {
-          loads.insert(scheduler().cells().at(scheduler().leases().at(number).cell_id).spec.load);
+          const CellState& cell = scheduler().cells().at(scheduler().leases().at(number).cell_id);
+          loads.insert(cell.spec.load);
+          EXPECT_TRUE(Fits(cell.need(), slot.info.shape())) << "a cell on a slot too small for it";
         }
         EXPECT_LE(loads.size(), 1u) << "a slot with leases of two models";
         if (slot.alone) {
