@@ -77,7 +77,7 @@ Interval AccuracyInterval(std::span<const double> item_means, int64_t num_correc
                           int64_t num_samples, int num_repeats) {
   const Interval wilson = Wilson(num_correct, num_samples);
   if (num_repeats <= 1 || item_means.empty()) return wilson;
-  const Interval bootstrap = BootstrapMean(item_means);
+  const Interval bootstrap = BootstrapMean(item_means, num_repeats);
   return {std::min(wilson.low, bootstrap.low), std::max(wilson.high, bootstrap.high)};
 }
 
@@ -91,7 +91,7 @@ PairedDrop ComparePaired(std::span<const double> item_drops, int num_repeats) {
   const double flip = 1.0 / std::max(num_repeats, 1);
   with_pseudo_items.push_back(flip);
   with_pseudo_items.push_back(-flip);
-  result.interval = BootstrapMean(with_pseudo_items);
+  result.interval = BootstrapMean(with_pseudo_items, num_repeats);
   result.tost_p_1pp = TostP(with_pseudo_items, 1 * kPoint);
   result.tost_p_3pp = TostP(with_pseudo_items, 3 * kPoint);
   return result;

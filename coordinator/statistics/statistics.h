@@ -1,8 +1,8 @@
 // The statistics of a comparison: how sure we are of an accuracy, of a drop, and of the label that
 // follows from it. Method and reasons: README.md of this folder; evidence: orchestration.md §6.
 //
-// Pure functions over numbers: no I/O, no clock, nothing but the standard library. Random ones use
-// a fixed seed, so the same data always give the same interval.
+// Pure functions over numbers: no I/O, no clock, nothing but the standard library; thread-safe.
+// Random ones use a fixed seed, so the same data always give the same interval.
 //
 // Units: accuracies and drops are 0..1 (a drop -1..1, positive is worse); margins are in points
 // (percentage points). An item's value is its mean over repeats.
@@ -28,9 +28,11 @@ inline constexpr uint64_t kBootstrapSeed = 20250407;
 Interval Wilson(int64_t num_correct, int64_t num_samples, double confidence = kConfidence);
 
 // Percentile bootstrap of the mean over items: resample the items with replacement. The values must
-// not be empty.
-Interval BootstrapMean(std::span<const double> items, double confidence = kConfidence,
-                       int num_resamples = kNumResamples, uint64_t seed = kBootstrapSeed);
+// not be empty. `denominator` is a hint: where all values are multiples of 1/denominator (item
+// means over as many repeats) a faster way to the same distribution is taken.
+Interval BootstrapMean(std::span<const double> items, int denominator = 1,
+                       double confidence = kConfidence, int num_resamples = kNumResamples,
+                       uint64_t seed = kBootstrapSeed);
 
 // The interval of an accuracy. One repeat: Wilson. Several: bootstrap over items, widened to
 // Wilson's over all samples, because answers that all agree would give a width of zero.

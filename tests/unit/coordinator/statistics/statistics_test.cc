@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "coordinator/statistics/distributions.h"
+#include "coordinator/statistics/random.h"
 
 namespace assay::statistics {
 namespace {
@@ -156,9 +157,33 @@ TEST(BootstrapTest, AgreesWithScipyOnItemsWithRepeats) {
                             .5, 1, 1, 1,   .25, 0,   .5, .75, 1, 0};
   std::vector<double> items;
   for (int i = 0; i < 6; ++i) items.insert(items.end(), std::begin(pattern), std::end(pattern));
-  const Interval interval = BootstrapMean(items);
-  EXPECT_NEAR(interval.low, 0.541667, 0.005);
-  EXPECT_NEAR(interval.high, 0.681250, 0.005);
+  for (const int denominator : {1, 4}) {  // by values, and by whole numbers
+    const Interval interval = BootstrapMean(items, denominator);
+    EXPECT_NEAR(interval.low, 0.541667, 0.005) << denominator;
+    EXPECT_NEAR(interval.high, 0.681250, 0.005) << denominator;
+  }
+}
+
+TEST(BootstrapTest, DoesNotDependOnTheOrderOfTheItems) {
+  Random random(5);
+  for (const int denominator : {1, 40}) {
+    std::vector<double> items;
+    for (int i = 0; i < 500; ++i) items.push_back(random.Below(41) / 40.0);
+    const Interval interval = BootstrapMean(items, denominator);
+    std::reverse(items.begin(), items.end());
+    std::swap(items[3], items[333]);
+    const Interval again = BootstrapMean(items, denominator);
+    EXPECT_EQ(interval.low, again.low);
+    EXPECT_EQ(interval.high, again.high);
+  }
+}
+
+// A unit that could not be graded leaves an item's mean with another denominator.
+TEST(BootstrapTest, AWrongHintIsNotBelieved) {
+  std::vector<double> items(100, 0.5);
+  items[7] = 1.0 / 3;
+  EXPECT_EQ(BootstrapMean(items, 2).low, BootstrapMean(items).low);
+  EXPECT_EQ(BootstrapMean(items, 2).high, BootstrapMean(items).high);
 }
 
 // The resample sum of values -1, 0, 1 has an exact distribution: the n+2-fold convolution of the
