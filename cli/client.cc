@@ -87,7 +87,7 @@ absl::Status Client::UntilAvailable(absl::Duration timeout, const Attempt& attem
   const absl::Duration started = clock->Monotonic();
   absl::Duration pause = kFirstPause;
   while (true) {
-    const absl::Status status = Once(timeout, attempt);
+    absl::Status status = Once(timeout, attempt);
     if (status.ok()) reached_ = true;
     if (status.code() != absl::StatusCode::kUnavailable) return status;
     const absl::Duration patience = reached_ ? options_.outage_patience : options_.connect_patience;
