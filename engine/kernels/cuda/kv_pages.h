@@ -98,12 +98,12 @@ struct KvCache {
   }
 };
 
-// The place of 16-byte piece `chunk` of row `token` among the row's pieces.
+// The place of 16-byte piece `chunk` of row `token` among the row's pieces. A warp reads keys as 8
+// rows by 4 columns of 16 or 8 bytes, and values as 8 rows of one piece (ldmatrix): the lowest bit
+// of the row that is not in the address already goes to the highest bit of the piece.
 ASSAY_HOST_DEVICE constexpr int SwizzledChunk(int token, int chunk, int row_bytes) {
-  if (row_bytes >= 128) return chunk ^ (token & 7);
-  // Two rows a line of banks: bits swapped, so that neighbouring lines differ in the upper bit and
-  // loads of 8 bytes from half a row have no conflicts either.
-  if (row_bytes == 64) return chunk ^ ((token >> 2 & 1) | (token & 2));
+  if (row_bytes >= 128) return chunk ^ ((token & 1) << 2 | (token >> 1 & 3));
+  if (row_bytes == 64) return chunk ^ ((token & 2) | (token >> 2 & 1));
   if (row_bytes == 32) return chunk ^ (token >> 2 & 1);
   return chunk;
 }

@@ -35,7 +35,7 @@ struct CacheRounding {
   float clip_max = 1;  // spec.clip_ratio, or the learned factors
   float clip_min = 1;
   const float* scale = nullptr;         // static per channel: [kv_heads, head_dim]
-  const float* zero = nullptr;          //   likewise; zeros when symmetric
+  const float* zero = nullptr;          //   likewise, of unsigned codes: 2^(bits - 1) if symmetric
   const float* matrix = nullptr;        // Transform::kMatrix: [head_dim, head_dim]
   const float* query_matrix = nullptr;  //   keys only
 };

@@ -68,18 +68,13 @@ class DecodeWorkspace {
 
   const Limits& limits() const { return limits_; }
   int64_t max_items() const;  // (row, chunk) pairs
-  int32_t* num_items() const { return control_.data(); }
-  int32_t* first_items() const { return control_.data() + 1; }  // [max_rows + 1], by row
-  int32_t* item_rows() const { return first_items() + limits_.max_rows + 1; }  // [max_items]
-  int32_t* arrivals() const { return item_rows() + max_items(); }  // [max_rows, kv_heads], zeros
-  float* partials() const { return partials_.data(); }  // [max_items, num_heads, head_dim + 2]
+
+  // For the kernels.
+  uint8_t* data() const { return memory_.data(); }
 
  private:
-  static int64_t ControlSize(const Limits& limits);
-
   Limits limits_;
-  DeviceBuffer<int32_t> control_;
-  DeviceBuffer<float> partials_;
+  DeviceBuffer<uint8_t> memory_;
 };
 
 // Fills the workspace's list of work items from rows.positions. Once per step, before the layers.
@@ -103,7 +98,8 @@ struct PrefillChunk {
 std::vector<PrefillChunk> MakePrefillTiles(std::span<const PrefillChunk> chunks, int num_heads,
                                            int num_kv_heads);
 
-// `tiles`: device memory, `num_tiles` of them. Of args.rows only the block tables are read.
+// `tiles`: device memory, `num_tiles` of them; args.rows are the step's rows, which hold the
+// tiles'.
 absl::Status PrefillAttention(const AttentionArgs& args, const PrefillChunk* tiles, int num_tiles,
                               cudaStream_t stream);
 

@@ -1,0 +1,510 @@
+// Decode attention over packed pages with tensor cores; head_dim 128, GQA groups up to 8.
+//
+// Reference: engine/kernels/cpu/attend.inc. Agreement to rounding: bf16 caches round p to 8 bits,
+// as flash attention does; integer caches enter exactly, with p s in 11 bits.
+//
+// A block of 4 warps takes work items, (row, chunk of 512 tokens, KV head), in turn. Each warp has
+// a pipeline of its own: its share of the tiles of an item, then of the next item, come by bulk
+// copies into its stages of shared memory, and nobody waits for others before the chunk is merged.
+// The block's merge, and that of a row's chunks by whoever finishes last, add in the order of warps
+// and chunks: the result depends on the row alone.
+//
+// Bound: memory. Per token and KV head 512 / 264 / 136 / 104 bytes (16, 8, 4, 3 bits). At 3.0 TB/s
+// an H100 multiprocessor gets 13 bytes a cycle, so a page of 64 tokens of KV4 has 650 cycles, 2,600
+// issue slots; the kernel spends about 800 instructions on it. Static keys before RoPE: 1,300.
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+#include "engine/kernels/cuda/attention/attention.h"
+#include "engine/kernels/cuda/attention/decode.cuh"
+#include "engine/kernels/cuda/attention/decode_tile.cuh"
+#include "engine/kernels/cuda/attention/rotated_query.cuh"
+
+namespace assay::engine::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kWarpSize = 32;
+constexpr int kThreads = kWarps * kWarpSize;
+static_assert(kThreads == kHeadDim, "a thread merges one dim");
+
+struct Params {
+  StepRows rows;
+  KvCache cache;
+  int layer = 0;
+  int num_heads = 0;
+  const float* key_scale = nullptr;
+  const float* key_zero = nullptr;
+  const float* key_bias = nullptr;
+  RopeTables rope;
+  const __nv_bfloat16* query = nullptr;
+  int64_t query_stride = 0;
+  __nv_bfloat16* output = nullptr;
+  int64_t output_stride = 0;
+  DecodeBuffers buffers;
+};
+
+// A tile is what one stage of a warp's pipeline holds: some tokens' keys and values.
+template <KvCodes kCodes, bool kRotates>
+struct Tile {
+  static constexpr KvPartLayout kKey = {kCodes, kCodes == KvCodes::kBf16 ? KvParams::kNone
+                                                : kRotates               ? KvParams::kPerChannel
+                                                                         : KvParams::kPerToken};
+  static constexpr KvPartLayout kValue = {
+      kCodes, kCodes == KvCodes::kBf16 ? KvParams::kNone : KvParams::kPerToken};
+  static constexpr KvPageLayout kPage = {kHeadDim, kKey, kValue};
+
+  static constexpr int kTokens = kCodes == KvCodes::kBf16 ? 16 : kCodes == KvCodes::k8Bit ? 32 : 64;
+  static constexpr int kStages = kTokens < 64 ? 3 : 2;
+  static constexpr int kPerPage = kKvPageTokens / kTokens;
+  static constexpr bool kKeyGrids = kKey.params == KvParams::kPerToken;
+  static constexpr bool kValueGrids = kValue.params == KvParams::kPerToken;
+
+  static constexpr int kCodeBytes = kKey.code_bytes(kHeadDim) / kPerPage;  // of keys, and of values
+  static constexpr int kGridBytes = kTokens * 4;
+  static constexpr int kKeyGridsAt = kCodeBytes;
+  static constexpr int kValuesAt = kKeyGridsAt + (kKeyGrids ? kGridBytes : 0);
+  static constexpr int kValueGridsAt = kValuesAt + kCodeBytes;
+  static constexpr int kBytes = kValueGridsAt + (kValueGrids ? kGridBytes : 0);
+  static_assert(kBytes * kPerPage == kPage.page_bytes());
+};
+
+constexpr int kMergeStride = kHeadDim + 4;  // floats; spreads heads over the banks
+
+template <KvCodes kCodes, bool kRotates>
+struct SharedMemory {
+  using T = Tile<kCodes, kRotates>;
+  uint8_t stages[kWarps][T::kStages][T::kBytes];
+  float outputs[kWarps][kMaxGroup][kMergeStride];
+  float maxima[kWarps][kMaxGroup];
+  float sums[kWarps][kMaxGroup];
+  uint64_t barriers[kWarps][T::kStages];
+  int is_last;
+};
+
+// What follows SharedMemory for keys before RoPE.
+struct RotationMemory {
+  RotationTable table;
+  KeyGridTable key_grids[1];  // as many as there are KV heads
+};
+
+// A work item as one warp sees it: lane i holds word i of the DecodeItem.
+struct Item {
+  int32_t word = 0;
+  int kv_head = 0;
+
+  __device__ int row() const { return __shfl_sync(kAllLanes, word, 0); }
+  __device__ int chunk() const { return __shfl_sync(kAllLanes, word, 1); }
+  __device__ int num_tokens() const { return __shfl_sync(kAllLanes, word, 2); }
+  __device__ int num_chunks() const { return __shfl_sync(kAllLanes, word, 3); }
+  __device__ int block(int page) const { return __shfl_sync(kAllLanes, word, 4 + page); }
+};
+
+// An item beyond the last has no tokens.
+__device__ Item LoadItem(const Params& p, int64_t index, int64_t num_items, int lane) {
+  Item item;
+  if (index >= num_items) return item;
+  item.kv_head = static_cast<int>(index % p.cache.num_kv_heads);
+  const auto* const words =
+      reinterpret_cast<const int32_t*>(p.buffers.items + index / p.cache.num_kv_heads);
+  if (lane < kDecodeItemWords) item.word = __ldg(words + lane);
+  return item;
+}
+
+// The tiles of an item that warp `warp` takes: warp, warp + kWarps, ...
+template <typename T>
+__device__ int NumTiles(int num_tokens, int warp) {
+  const int all = (num_tokens + T::kTokens - 1) / T::kTokens;
+  return (all - warp + kWarps - 1) / kWarps;  // none when all <= warp
+}
+
+// One warp's stages, filled and emptied in a circle.
+template <typename T>
+struct Pipeline {
+  uint32_t stages;  // shared addresses
+  uint32_t barriers;
+  uint64_t policy;
+  int fill = 0;   // stage to fill next
+  int drain = 0;  // stage to empty next
+  uint32_t parity = 0;
+
+  __device__ void Copy(uint32_t to, const uint8_t* from, uint32_t bytes, uint32_t barrier) const {
+    BulkCopy(to, from, bytes, barrier, policy);
+  }
+
+  // Starts the copies of an item's tile; `index` counts the warp's own.
+  __device__ void Issue(const Params& p, const Item& item, int index, int warp, int lane) {
+    const int tile = warp + index * kWarps;
+    const int block = item.block(tile / T::kPerPage);
+    if (lane == 0) {
+      const uint8_t* const page = p.cache.base + p.cache.PageOffset(p.layer, block, item.kv_head);
+      const uint32_t to = stages + static_cast<uint32_t>(fill * T::kBytes);
+      const uint32_t barrier = barriers + static_cast<uint32_t>(fill * 8);
+      ExpectBytes(barrier, T::kBytes);
+      if constexpr (T::kPerPage == 1) {
+        Copy(to, page, T::kBytes, barrier);
+      } else {
+        constexpr int kHead = kHeadDim;
+        const int part = tile % T::kPerPage;
+        const uint8_t* const values = page + T::kPage.value_offset();
+        Copy(to, page + part * T::kCodeBytes, T::kCodeBytes, barrier);
+        Copy(to + T::kValuesAt, values + part * T::kCodeBytes, T::kCodeBytes, barrier);
+        if constexpr (T::kKeyGrids) {
+          Copy(to + T::kKeyGridsAt, page + T::kKey.code_bytes(kHead) + part * T::kGridBytes,
+               T::kGridBytes, barrier);
+        }
+        if constexpr (T::kValueGrids) {
+          Copy(to + T::kValueGridsAt, values + T::kValue.code_bytes(kHead) + part * T::kGridBytes,
+               T::kGridBytes, barrier);
+        }
+      }
+    }
+    fill = fill + 1 == T::kStages ? 0 : fill + 1;
+  }
+
+  __device__ void Wait() const {
+    WaitForPhase(barriers + static_cast<uint32_t>(drain * 8), parity);
+  }
+
+  __device__ void Release() {
+    __syncwarp();
+    drain = drain + 1 == T::kStages ? 0 : drain + 1;
+    if (drain == 0) parity ^= 1;
+  }
+};
+
+// The query's local elements of head r of the item's group, zeros beyond the group.
+template <KvCodes kCodes>
+__device__ void LoadQuery(const Params& p, const Item& item, int group, int lane,
+                          uint32_t (&raw)[kPairs]) {
+  using C = Codes<kCodes>;
+  const int row = item.row();
+  const bool valid = lane / 4 < group && item.num_tokens() > 0;
+  const __nv_bfloat16* const head =
+      p.query + row * p.query_stride + int64_t{item.kv_head * group + lane / 4} * kHeadDim;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    uint4 words = make_uint4(0, 0, 0, 0);
+    if (valid) words = __ldg(reinterpret_cast<const uint4*>(head + C::Dim(8 * i, lane % 4)));
+    raw[4 * i] = words.x;
+    raw[4 * i + 1] = words.y;
+    raw[4 * i + 2] = words.z;
+    raw[4 * i + 3] = words.w;
+  }
+}
+
+// A warp's sums into shared memory: true values, [heads, dims].
+template <KvCodes kCodes>
+__device__ void StoreWarp(SoftmaxState& state, int lane, float (&outputs)[kMaxGroup][kMergeStride],
+                          float (&maxima)[kMaxGroup], float (&sums)[kMaxGroup]) {
+  state.ReduceSums();
+  const int r = lane / 4;
+  const int c = lane % 4;
+#pragma unroll
+  for (int m = 0; m < kValueTiles; ++m) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int half = i / 2;
+      const float factor =
+          Codes<kCodes>::kIsBf16 ? 1.0f : 1 / (kUnit * ValueFactor<kCodes>(m, half));
+      outputs[2 * c + i % 2][ValueDim<kCodes>(m, half, r)] =
+          fmaf(state.output[m][i], factor, -state.zero_sum[i % 2]);
+    }
+  }
+  if (r == 0) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      maxima[2 * c + i] = state.max[i];
+      sums[2 * c + i] = state.sum[i];
+    }
+  }
+}
+
+// The row's chunks in their order, a warp a head: weights by lane, then sums over the chunks.
+__device__ void MergeChunks(const Params& p, int64_t first_item, int num_chunks, int row, int head,
+                            int lane) {
+  const float2* const sums = reinterpret_cast<const float2*>(p.buffers.sums);
+  const auto place = [&](int chunk) { return (first_item + chunk) * p.num_heads + head; };
+  float max = -INFINITY;
+  for (int chunk = lane; chunk < num_chunks; chunk += kWarpSize) {
+    max = fmaxf(max, __ldcg(&sums[place(chunk)].x));
+  }
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, distance));
+  }
+  float total = 0;
+  float4 output = make_float4(0, 0, 0, 0);
+  for (int begin = 0; begin < num_chunks; begin += kWarpSize) {
+    float weight = 0;
+    if (begin + lane < num_chunks) {
+      const float2 sum = __ldcg(&sums[place(begin + lane)]);
+      weight = Exp2(sum.x - max);
+      total += sum.y * weight;
+    }
+    const int count = min(kWarpSize, num_chunks - begin);
+#pragma unroll 8
+    for (int i = 0; i < count; ++i) {
+      const float factor = __shfl_sync(kAllLanes, weight, i);
+      const float4 part = __ldcg(
+          reinterpret_cast<const float4*>(p.buffers.outputs + place(begin + i) * kHeadDim) + lane);
+      output.x = fmaf(part.x, factor, output.x);
+      output.y = fmaf(part.y, factor, output.y);
+      output.z = fmaf(part.z, factor, output.z);
+      output.w = fmaf(part.w, factor, output.w);
+    }
+  }
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    total += __shfl_xor_sync(kAllLanes, total, distance);
+  }
+  const float inverse = 1.0f / total;
+  uint2 packed;
+  packed.x = PackBf16(output.x * inverse, output.y * inverse);
+  packed.y = PackBf16(output.z * inverse, output.w * inverse);
+  __nv_bfloat16* const to = p.output + row * p.output_stride + int64_t{head} * kHeadDim;
+  *reinterpret_cast<uint2*>(to + 4 * lane) = packed;
+}
+
+// Merges the warps' sums of an item, and the row's chunks when this is the last of them to arrive.
+// The whole block calls it; the warps' sums are in shared memory when it has synchronized.
+template <typename Shared>
+__device__ void FinishItem(const Params& p, const Item& item, int64_t index, int group,
+                           Shared& shared) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int row = item.row();
+  const int num_chunks = item.num_chunks();
+  const int64_t record = index / p.cache.num_kv_heads;
+  __syncthreads();
+  for (int h = 0; h < group; ++h) {
+    float max = shared.maxima[0][h];
+#pragma unroll
+    for (int w = 1; w < kWarps; ++w) max = fmaxf(max, shared.maxima[w][h]);
+    float sum = 0;
+    float output = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const float weight = Exp2(shared.maxima[w][h] - max);
+      sum = fmaf(shared.sums[w][h], weight, sum);
+      output = fmaf(shared.outputs[w][h][thread], weight, output);
+    }
+    const int head = item.kv_head * group + h;
+    if (num_chunks == 1) {
+      p.output[row * p.output_stride + int64_t{head} * kHeadDim + thread] =
+          __float2bfloat16_rn(output / sum);
+      continue;
+    }
+    const int64_t place = record * p.num_heads + head;
+    __stcg(p.buffers.outputs + place * kHeadDim + thread, output);
+    if (thread == 0)
+      __stcg(reinterpret_cast<float2*>(p.buffers.sums) + place, make_float2(max, sum));
+  }
+  if (num_chunks > 1) __threadfence();
+  __syncthreads();  // the sums in shared memory have been read, and the chunk's are visible
+  if (num_chunks == 1) return;
+  if (thread == 0) {
+    int32_t* const arrivals =
+        p.buffers.arrivals + int64_t{row} * p.cache.num_kv_heads + item.kv_head;
+    const bool is_last = atomicAdd(arrivals, 1) == num_chunks - 1;
+    if (is_last) *arrivals = 0;  // for the next launch
+    shared.is_last = is_last;
+  }
+  __syncthreads();
+  if (!shared.is_last) return;
+  __threadfence();
+  for (int h = thread / kWarpSize; h < group; h += kWarps) {
+    MergeChunks(p, record - item.chunk(), num_chunks, row, item.kv_head * group + h,
+                thread % kWarpSize);
+  }
+}
+
+template <KvCodes kCodes, bool kRotates>
+__global__ void __launch_bounds__(kThreads, 2) DecodeKernel(const __grid_constant__ Params p) {
+  using T = Tile<kCodes, kRotates>;
+  extern __shared__ __align__(128) uint8_t dynamic_memory[];
+  auto& shared = *reinterpret_cast<SharedMemory<kCodes, kRotates>*>(dynamic_memory);
+  // Only where kRotates.
+  auto& rotation = *reinterpret_cast<RotationMemory*>(
+      dynamic_memory + (sizeof(SharedMemory<kCodes, kRotates>) + 127) / 128 * 128);
+
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int group = p.num_heads / p.cache.num_kv_heads;
+  Pipeline<T> pipeline = {SharedAddress(shared.stages[warp]), SharedAddress(shared.barriers[warp]),
+                          ReadOncePolicy()};
+  if (lane == 0) {
+    for (int i = 0; i < T::kStages; ++i)
+      InitBarrier(pipeline.barriers + static_cast<uint32_t>(i * 8));
+    PublishBarriers();
+  }
+  if constexpr (kRotates) {
+    FillRotationTable<kCodes>(p.rope, &rotation.table);
+    FillKeyGrids<kCodes>(p.key_scale, p.key_zero, p.key_bias, p.cache.num_kv_heads,
+                         rotation.key_grids);
+  }
+  __syncthreads();
+
+  const int64_t num_items = int64_t{*p.buffers.num_items} * p.cache.num_kv_heads;
+  const int64_t stride = gridDim.x;
+  Item item = LoadItem(p, blockIdx.x, num_items, lane);
+  Item next = LoadItem(p, blockIdx.x + stride, num_items, lane);
+  int num_tiles = NumTiles<T>(item.num_tokens(), warp);
+  int num_issued = 0;  // tiles of `item` on their way or here
+  for (; num_issued < min(T::kStages, num_tiles); ++num_issued) {
+    pipeline.Issue(p, item, num_issued, warp, lane);
+  }
+  uint32_t raw_query[kPairs];
+  LoadQuery<kCodes>(p, item, group, lane, raw_query);
+
+  for (int64_t index = blockIdx.x; index < num_items; index += stride) {
+    // What the next rounds need is asked for now.
+    const Item after_next = LoadItem(p, index + 2 * stride, num_items, lane);
+    uint32_t next_query[kPairs];
+    LoadQuery<kCodes>(p, next, group, lane, next_query);
+    const int next_tiles = NumTiles<T>(next.num_tokens(), warp);
+    int next_issued = 0;
+
+    QueryFragments query;
+    [[maybe_unused]] RotatedScale rotated_scale;
+    [[maybe_unused]] const float4* const key_grids = rotation.key_grids[item.kv_head];
+    if constexpr (kRotates) {
+      rotated_scale = ScaleOfRotated<kCodes>(raw_query, key_grids, lane);
+      query.score_scale = rotated_scale.score_scale;
+    } else {
+      MakeQuery<kCodes>(raw_query, lane, &query);
+    }
+    SoftmaxState state;
+    state.Reset();
+    const int num_tokens = item.num_tokens();
+    [[maybe_unused]] const int first_position = item.chunk() * kDecodeChunkTokens;
+    for (int i = 0; i < num_tiles; ++i) {
+      const int first_token = (warp + i * kWarps) * T::kTokens;
+      [[maybe_unused]] RotatedQuery rotated;
+      if constexpr (kRotates) {
+        RotateQuery<kCodes>(raw_query, key_grids, p.rope, first_position + first_token,
+                            rotated_scale.up, lane, &rotated);
+      }
+      const uint8_t* const tile = shared.stages[warp][pipeline.drain];
+      pipeline.Wait();
+      float scores[T::kTokens / 16][4];
+#pragma unroll
+      for (int t = 0; t < T::kTokens / 16; ++t) {
+        if constexpr (kRotates) {
+          ScoreUnrotatedKeys<kCodes>(tile, 16 * t, lane, rotation.table, rotated, scores[t]);
+        } else {
+          ScoreKeys<kCodes>(tile, 16 * t, lane, query.pairs, scores[t]);
+        }
+      }
+      AddTile<kCodes, T::kTokens, T::kKeyGrids>(
+          scores, num_tokens - first_token, lane, query,
+          reinterpret_cast<const uint32_t*>(tile + T::kKeyGridsAt),
+          reinterpret_cast<const uint32_t*>(tile + T::kValueGridsAt), tile + T::kValuesAt, &state);
+      pipeline.Release();
+      const bool from_item = num_issued < num_tiles;
+      if (from_item || next_issued < next_tiles) {
+        const Item source = from_item ? item : next;
+        pipeline.Issue(p, source, from_item ? num_issued++ : next_issued++, warp, lane);
+      }
+    }
+    while (next_issued < min(T::kStages, next_tiles)) {
+      pipeline.Issue(p, next, next_issued++, warp, lane);
+    }
+    StoreWarp<kCodes>(state, lane, shared.outputs[warp], shared.maxima[warp], shared.sums[warp]);
+    FinishItem(p, item, index, group, shared);
+
+    item = next;
+    next = after_next;
+    num_tiles = next_tiles;
+    num_issued = next_issued;
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) raw_query[i] = next_query[i];
+  }
+}
+
+template <KvCodes kCodes, bool kRotates>
+int64_t SharedBytes(int num_kv_heads) {
+  const int64_t base = (sizeof(SharedMemory<kCodes, kRotates>) + 127) / 128 * 128;
+  return kRotates ? base + static_cast<int64_t>(sizeof(RotationTable)) +
+                        num_kv_heads * static_cast<int64_t>(sizeof(KeyGridTable))
+                  : base;
+}
+
+constexpr int kBlocksPerMultiprocessor = 2;
+constexpr int64_t kSharedBytesPerBlock = 113 * 1024;  // two blocks fit a Hopper multiprocessor
+
+template <KvCodes kCodes, bool kRotates>
+absl::Status Launch(const Params& params, cudaStream_t stream) {
+  const auto kernel = DecodeKernel<kCodes, kRotates>;
+  const auto bytes = static_cast<int>(SharedBytes<kCodes, kRotates>(params.cache.num_kv_heads));
+  int device = 0;
+  int num_multiprocessors = 0;
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
+  ASSAY_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  ASSAY_RETURN_IF_CUDA_ERROR(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  // A grid of the device's size, whatever the batch: how many items there are is known on the
+  // device.
+  const int num_blocks = num_multiprocessors * kBlocksPerMultiprocessor;
+  kernel<<<static_cast<unsigned>(num_blocks), kThreads, static_cast<size_t>(bytes), stream>>>(
+      params);
+  return CudaStatus(cudaGetLastError(), "DecodeAttention");
+}
+
+// Keys before RoPE with more KV heads than this leave no room for two blocks.
+bool GridTablesFit(int num_kv_heads) {
+  return SharedBytes<KvCodes::k4Bit, true>(num_kv_heads) <= kSharedBytesPerBlock;
+}
+
+template <KvCodes kCodes, bool kRotates>
+constexpr bool Takes(const KvPageLayout& layout) {
+  return layout == Tile<kCodes, kRotates>::kPage;
+}
+
+}  // namespace
+
+bool HasFastDecode(const AttentionArgs& args) {
+  const KvPageLayout& layout = args.cache.layout;
+  const int group = args.num_heads / args.cache.num_kv_heads;
+  if (group > kMaxGroup) return false;
+  if (Takes<KvCodes::k4Bit, true>(layout) || Takes<KvCodes::k3Bit, true>(layout)) {
+    return GridTablesFit(args.cache.num_kv_heads);
+  }
+  return Takes<KvCodes::kBf16, false>(layout) || Takes<KvCodes::k8Bit, false>(layout) ||
+         Takes<KvCodes::k4Bit, false>(layout) || Takes<KvCodes::k3Bit, false>(layout);
+}
+
+absl::Status FastDecode(const AttentionArgs& args, const DecodeBuffers& buffers,
+                        cudaStream_t stream) {
+  Params params;
+  params.rows = args.rows;
+  params.cache = args.cache;
+  params.layer = args.layer;
+  params.num_heads = args.num_heads;
+  params.key_scale = args.key_scale;
+  params.key_zero = args.key_zero;
+  params.key_bias = args.key_bias;
+  params.rope = args.rope;
+  params.query = args.query;
+  params.query_stride = args.query_stride;
+  params.output = args.output;
+  params.output_stride = args.output_stride;
+  params.buffers = buffers;
+  const bool rotates = args.cache.layout.key.params == KvParams::kPerChannel;
+  switch (args.cache.layout.key.codes) {
+    case KvCodes::kBf16:
+      return Launch<KvCodes::kBf16, false>(params, stream);
+    case KvCodes::k8Bit:
+      return Launch<KvCodes::k8Bit, false>(params, stream);
+    case KvCodes::k4Bit:
+      return rotates ? Launch<KvCodes::k4Bit, true>(params, stream)
+                     : Launch<KvCodes::k4Bit, false>(params, stream);
+    case KvCodes::k3Bit:
+      return rotates ? Launch<KvCodes::k3Bit, true>(params, stream)
+                     : Launch<KvCodes::k3Bit, false>(params, stream);
+  }
+  return absl::InternalError("DecodeAttention: unknown codes");
+}
+
+}  // namespace assay::engine::cuda
