@@ -37,6 +37,7 @@ class CpuRunner final : public ModelRunner {
 
   const ModelConfig& config() const override { return model_->config; }
   int64_t num_blocks() const override { return cache_.num_blocks(); }
+  int block_size() const override { return cache_.shape().block_size; }
   int64_t memory_bytes() const override;
   absl::StatusOr<std::span<const int32_t>> Step(std::span<const BatchChunk> batch) override;
   absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,

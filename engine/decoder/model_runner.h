@@ -2,12 +2,13 @@
 // step.
 //
 // Above it stand the scheduler, the block tables and the requests, which deal in ids and numbers
-// only. Below it a backend does all it likes: the CPU runs plain loops; a CUDA runner would hold
-// one rank per GPU, capture graphs and sample on the device behind the same three calls.
+// only. Below it a backend does all it likes: the CPU runs plain loops; the CUDA runner captures
+// graphs and samples on the device behind the same calls.
 //
-// Contract for every backend: the ids of a chunk depend on its sequence's tokens and its sampling
-// parameters alone, not on the other chunks, on where its tokens were cut into chunks, or on which
-// blocks it was given. Keys and values of a chunk are in its blocks when Step returns.
+// Contract for every backend: the ids of a chunk depend on its sequence's tokens, on how many of
+// them are its prompt, and on its sampling parameters alone; not on the other chunks, on where its
+// tokens were cut into chunks, or on which blocks it was given. Keys and values of a chunk are in
+// its blocks when Step returns.
 //
 // Not thread-safe.
 #pragma once
@@ -17,6 +18,7 @@
 #include <absl/time/time.h>
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -31,12 +33,15 @@ struct BatchChunk {
   std::span<const int32_t> tokens;
   int64_t first_position = 0;
   std::span<const int32_t> block_table;  // covers first_position + tokens.size() tokens
-  bool samples = false;                  // draw the token that follows the last
+  // Tokens of the sequence that were given rather than generated. A backend may compute the two in
+  // different ways, and then does so also when it computes generated tokens again.
+  int64_t prompt_len = std::numeric_limits<int64_t>::max();
+  bool samples = false;  // draw the token that follows the last
   SamplingParams sampling;
   uint64_t output_position = 0;  // of the drawn token
 };
 
-// Where the time of all steps went.
+// Where the time of all steps went; zeros where a backend does not know (a GPU runs them as one).
 struct RunnerTimes {
   absl::Duration matmul;
   absl::Duration attention;
@@ -49,6 +54,7 @@ class ModelRunner {
 
   virtual const ModelConfig& config() const = 0;
   virtual int64_t num_blocks() const = 0;    // of the KV cache
+  virtual int block_size() const = 0;        // tokens of a block
   virtual int64_t memory_bytes() const = 0;  // weights and cache
 
   // Computes all chunks; returns the drawn ids in the order of the chunks that sample. The span is

@@ -131,4 +131,16 @@ void CacheQuantizer::TransformQuery(float* query) const {
   }
 }
 
+CacheQuantizer::Tables CacheQuantizer::tables() const {
+  Tables tables = {.clip_max = clip_max_,
+                   .clip_min = clip_min_,
+                   .scales = scales_,
+                   .zeros = {},
+                   .matrix = matrix_,
+                   .query_matrix = query_matrix_};
+  const auto lowest_code = static_cast<float>(MinCode(spec_.bit_width, spec_.symmetric));
+  for (const float lowest : lowest_) tables.zeros.push_back(lowest_code - lowest);
+  return tables;
+}
+
 }  // namespace assay::engine

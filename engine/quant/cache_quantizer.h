@@ -45,6 +45,17 @@ class CacheQuantizer {
   // query: [head_dim] of one query head, after RoPE.
   void TransformQuery(float* query) const;
 
+  // What was read, for backends that round by kernels of their own. Empty where the spec has none.
+  struct Tables {
+    float clip_max = 1;
+    float clip_min = 1;
+    std::vector<float> scales;  // static: [kv_heads, head_dim]
+    std::vector<float> zeros;   // likewise; zeros when symmetric
+    std::vector<float> matrix;  // [head_dim, head_dim]
+    std::vector<float> query_matrix;
+  };
+  Tables tables() const;
+
  private:
   CacheSpec spec_;
   bool is_key_ = false;

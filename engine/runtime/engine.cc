@@ -1,11 +1,14 @@
 #include "engine/runtime/engine.h"
 
 #include <algorithm>
+#include <charconv>
+#include <system_error>
 #include <utility>
 
 #include "base/status.h"
 #include "engine/decoder/cpu_model.h"
 #include "engine/decoder/cpu_runner.h"
+#include "engine/decoder/cuda_runner.h"
 #include "engine/decoder/model_runner.h"
 #include "engine/scheduler/scheduler.h"
 
@@ -14,6 +17,13 @@ namespace {
 
 // Where kv_cache_bytes is left to us. Memory is taken as it is touched, so this is a bound.
 constexpr int64_t kDefaultCacheBytes = int64_t{2} << 30;
+
+bool IsCuda(const std::string& device) { return device.starts_with("cuda"); }
+
+int PrefillChunk(const EngineOptions& options) {
+  if (options.prefill_chunk > 0) return options.prefill_chunk;
+  return IsCuda(options.device) ? 2048 : 256;
+}
 
 // Scheduler above, a backend below; knows neither requests' rules nor tensors.
 class EngineImpl final : public Engine {
@@ -25,10 +35,10 @@ class EngineImpl final : public Engine {
         runner_(std::move(runner)),
         scheduler_({.max_num_seqs = options.max_num_seqs,
                     .max_model_len = max_model_len,
-                    .prefill_chunk = options.prefill_chunk,
+                    .prefill_chunk = PrefillChunk(options),
                     .vocab_size = runner_->config().vocab_size,
                     .num_blocks = runner_->num_blocks(),
-                    .block_size = options.block_size}) {}
+                    .block_size = runner_->block_size()}) {}
 
   const ModelConfig& config() const override { return runner_->config(); }
   int64_t max_model_len() const override { return max_model_len_; }
@@ -70,6 +80,7 @@ absl::StatusOr<std::vector<GenerationResult>> EngineImpl::Step() {
           {.tokens = std::span(sequence.tokens).subspan(chunk.first_position, chunk.num_tokens),
            .first_position = chunk.first_position,
            .block_table = sequence.block_table,
+           .prompt_len = sequence.prompt_len(),
            .samples = chunk.samples,
            .sampling = sequence.request.sampling,
            .output_position = static_cast<uint64_t>(sequence.output_len())});
@@ -100,9 +111,10 @@ EngineStats EngineImpl::stats() const {
 }
 
 absl::Status CheckOptions(const EngineOptions& options) {
-  if (options.max_num_seqs < 1 || options.prefill_chunk < 1) {
-    return InvalidArgument("max_num_seqs is {} and prefill_chunk {}, both must be at least 1",
-                           options.max_num_seqs, options.prefill_chunk);
+  if (options.max_num_seqs < 1 || options.prefill_chunk < 0) {
+    return InvalidArgument(
+        "max_num_seqs is {} and must be at least 1; prefill_chunk {}, at least 0",
+        options.max_num_seqs, options.prefill_chunk);
   }
   if (options.max_model_len < 0 || options.kv_cache_bytes < 0) {
     return InvalidArgument("max_model_len is {} and kv_cache_bytes {}, neither may be negative",
@@ -111,19 +123,26 @@ absl::Status CheckOptions(const EngineOptions& options) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const std::string& model_dir,
-                                                     const EngineOptions& options) {
-  ASSAY_RETURN_IF_ERROR(CheckOptions(options));
-  ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<CpuModel> model, LoadCpuModel(model_dir));
-  const int64_t max_positions = model->config.max_position_embeddings;
-  const int64_t max_model_len = options.max_model_len == 0 ? max_positions : options.max_model_len;
-  if (max_model_len > max_positions) {
-    return InvalidArgument("max_model_len is {}, but {} was made for {} positions", max_model_len,
-                           model_dir, max_positions);
+// "cuda" and "cuda:N"; INVALID_ARGUMENT for anything else but "cpu".
+absl::StatusOr<int> CudaDevice(const std::string& device) {
+  if (device == "cuda") return 0;
+  int ordinal = 0;
+  const char* const end = device.data() + device.size();
+  const char* const number = device.data() + std::min(device.size(), sizeof("cuda:") - 1);
+  const auto [stop, error] = std::from_chars(number, end, ordinal);
+  if (!device.starts_with("cuda:") || number == end || stop != end || error != std::errc()) {
+    return InvalidArgument("device is '{}', must be cpu, cuda or cuda:N", device);
   }
+  return ordinal;
+}
 
+absl::StatusOr<std::unique_ptr<ModelRunner>> LoadOnCpu(const std::string& model_dir,
+                                                       const EngineOptions& options,
+                                                       int64_t max_model_len) {
+  if (options.random_weights) {
+    return InvalidArgument("random weights are for device cuda; the CPU backend has none");
+  }
+  ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<CpuModel> model, LoadCpuModel(model_dir));
   CpuRunner::Options runner_options;
   runner_options.num_threads = options.num_threads;
   runner_options.block_size = options.block_size;
@@ -141,8 +160,42 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const std::string& model_di
         "kv_cache_bytes or lower max_model_len",
         runner_options.kv_cache_bytes, capacity, max_model_len);
   }
+  return std::unique_ptr<ModelRunner>(std::move(runner));
+}
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> LoadOnCuda(const std::string& model_dir,
+                                                        const EngineOptions& options,
+                                                        int64_t max_model_len) {
+  ASSAY_ASSIGN_OR_RETURN(const int device, CudaDevice(options.device));
+  return LoadCudaRunner(model_dir, {.device = device,
+                                    .max_num_seqs = options.max_num_seqs,
+                                    .prefill_chunk = PrefillChunk(options),
+                                    .max_model_len = max_model_len,
+                                    .kv_cache_bytes = options.kv_cache_bytes,
+                                    .random_weights = options.random_weights});
+}
+
+}  // namespace
+
+std::string NumericsVersion(const std::string& device) {
+  return IsCuda(device) ? kCudaNumericsVersion : kCpuNumericsVersion;
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const std::string& model_dir,
+                                                     const EngineOptions& options) {
+  ASSAY_RETURN_IF_ERROR(CheckOptions(options));
+  ASSAY_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(model_dir));
+  const int64_t max_positions = config.max_position_embeddings;
+  const int64_t max_model_len = options.max_model_len == 0 ? max_positions : options.max_model_len;
+  if (max_model_len > max_positions) {
+    return InvalidArgument("max_model_len is {}, but {} was made for {} positions", max_model_len,
+                           model_dir, max_positions);
+  }
+  auto runner = options.device == "cpu" ? LoadOnCpu(model_dir, options, max_model_len)
+                                        : LoadOnCuda(model_dir, options, max_model_len);
+  ASSAY_RETURN_IF_ERROR(runner.status());
   return std::unique_ptr<Engine>(
-      std::make_unique<EngineImpl>(std::move(runner), options, max_model_len));
+      std::make_unique<EngineImpl>(*std::move(runner), options, max_model_len));
 }
 
 }  // namespace assay::engine

@@ -29,14 +29,19 @@ namespace assay::engine {
 // Raised when the tokens that a given request yields may change; part of every cell's key.
 inline constexpr char kCpuNumericsVersion[] = "cpu-2";
 
+// Of the backend that `device` names (EngineOptions).
+std::string NumericsVersion(const std::string& device);
+
 struct EngineOptions {
-  int num_threads = 1;
+  std::string device = "cpu";  // or "cuda" (the first GPU), "cuda:1"
+  int num_threads = 1;         // cpu
   int max_num_seqs = 64;       // lanes
   int64_t max_model_len = 0;   // 0 takes the model's max_position_embeddings
   int64_t kv_cache_bytes = 0;  // 0: room for max_num_seqs of max_model_len, capped
-  int block_size = 16;         // tokens of a KV block
-  int prefill_chunk = 256;     // most prompt tokens of one step
-  bool round_activations_to_bf16 = false;
+  int block_size = 16;         // tokens of a KV block; cuda: always 64
+  int prefill_chunk = 0;       // most prompt tokens of one step; 0: 256 on cpu, 2048 on cuda
+  bool round_activations_to_bf16 = false;  // cpu: as cuda stores them
+  bool random_weights = false;  // cuda: model_dir holds config.json alone; for measurements
   const Clock* clock = RealClock::Get();
 };
 
@@ -58,9 +63,10 @@ struct EngineStats {
 
 class Engine {
  public:
-  // Loads a model or artifact folder onto the CPU backend. INVALID_ARGUMENT for what does not fit
+  // Loads a model or artifact folder onto a backend. INVALID_ARGUMENT for what does not fit
   // together (naming tensor, shape, expected shape), RESOURCE_EXHAUSTED when the cache would not
-  // hold one sequence of max_model_len.
+  // hold one sequence of max_model_len; for a GPU also NOT_FOUND without it, FAILED_PRECONDITION
+  // in a build without CUDA, and UNIMPLEMENTED for a description that only the CPU runs.
   static absl::StatusOr<std::unique_ptr<Engine>> Load(const std::string& model_dir,
                                                       const EngineOptions& options);
 

@@ -1,0 +1,262 @@
+#include "engine/decoder/cuda_decoder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/decoder/rope_table.h"
+#include "engine/kernels/cuda/embedding.h"
+#include "engine/kernels/cuda/rms_norm.h"
+#include "engine/kernels/cuda/swiglu.h"
+
+namespace assay::engine::cuda {
+namespace {
+
+DecodeWorkspace::Limits WorkspaceLimits(const ModelConfig& config,
+                                        const CudaDecoder::Limits& limits) {
+  return {.max_rows = limits.max_decode_rows,
+          .max_context_len = limits.max_model_len,
+          .num_heads = config.num_heads,
+          .num_kv_heads = config.num_kv_heads,
+          .head_dim = config.head_dim};
+}
+
+int64_t QkvSize(const ModelConfig& config) {
+  return int64_t{config.q_size()} + 2 * int64_t{config.kv_size()};
+}
+
+absl::StatusOr<Gemm> ChooseGemm(cublasLtHandle_t lt, const GemmShape& shape, int max_rows,
+                                const std::vector<CudaLayer>& layers,
+                                const __nv_bfloat16* CudaLayer::*weight, cudaStream_t stream) {
+  std::vector<const __nv_bfloat16*> weights;
+  for (const CudaLayer& layer : layers) weights.push_back(layer.*weight);
+  return Gemm::Choose(lt, shape, max_rows, weights, stream);
+}
+
+}  // namespace
+
+int64_t CudaDecoder::ActivationBytes(const ModelConfig& config, const Limits& limits) {
+  const int64_t row = 3 * int64_t{config.hidden_size} + QkvSize(config) + config.q_size() +
+                      3 * int64_t{config.intermediate_size};
+  return limits.max_rows * row * 2 + int64_t{limits.max_sampled} * config.vocab_size * 4;
+}
+
+int64_t CudaDecoder::WorkspaceBytes(const ModelConfig& config, const Limits& limits) {
+  return DecodeWorkspace::Bytes(WorkspaceLimits(config, limits)) +
+         limits.max_model_len * (config.head_dim / 2) * 2 * 4;
+}
+
+absl::StatusOr<std::unique_ptr<CudaDecoder>> CudaDecoder::Make(const CudaModel* model,
+                                                               const Limits& limits,
+                                                               cudaStream_t stream) {
+  std::unique_ptr<CudaDecoder> decoder(new CudaDecoder(model, limits));
+  ASSAY_RETURN_IF_ERROR(decoder->ChooseGemms(stream));
+  ASSAY_RETURN_IF_ERROR(decoder->Allocate());
+
+  RopeTable rope(model->config);
+  rope.EnsurePositions(limits.max_model_len);
+  const auto size = static_cast<size_t>(decoder->cosines_.size());
+  ASSAY_RETURN_IF_ERROR(decoder->cosines_.CopyFrom(std::span(rope.cosines(0), size), stream));
+  ASSAY_RETURN_IF_ERROR(decoder->sines_.CopyFrom(std::span(rope.sines(0), size), stream));
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
+  return decoder;
+}
+
+absl::Status CudaDecoder::Allocate() {
+  using Halves = DeviceBuffer<__nv_bfloat16>;
+  const ModelConfig& config = model_.config;
+  const int64_t rows = limits_.max_rows;
+  ASSAY_ASSIGN_OR_RETURN(hidden_, Halves::Allocate(rows * config.hidden_size));
+  ASSAY_ASSIGN_OR_RETURN(update_, Halves::Allocate(rows * config.hidden_size));
+  ASSAY_ASSIGN_OR_RETURN(normed_, Halves::Allocate(rows * config.hidden_size));
+  ASSAY_ASSIGN_OR_RETURN(projected_, Halves::Allocate(rows * QkvSize(config)));
+  ASSAY_ASSIGN_OR_RETURN(attended_, Halves::Allocate(rows * config.q_size()));
+  ASSAY_ASSIGN_OR_RETURN(gate_up_rows_, Halves::Allocate(rows * 2 * config.intermediate_size));
+  ASSAY_ASSIGN_OR_RETURN(activated_, Halves::Allocate(rows * config.intermediate_size));
+  ASSAY_ASSIGN_OR_RETURN(
+      logits_, DeviceBuffer<float>::Allocate(int64_t{limits_.max_sampled} * config.vocab_size));
+  const int64_t angles = limits_.max_model_len * (config.head_dim / 2);
+  ASSAY_ASSIGN_OR_RETURN(cosines_, DeviceBuffer<float>::Allocate(angles));
+  ASSAY_ASSIGN_OR_RETURN(sines_, DeviceBuffer<float>::Allocate(angles));
+  ASSAY_ASSIGN_OR_RETURN(decode_workspace_,
+                         DecodeWorkspace::Make(WorkspaceLimits(config, limits_)));
+  // Padding rows are multiplied like others: whatever they hold must be numbers.
+  ASSAY_RETURN_IF_CUDA_ERROR(
+      cudaMemset(attended_.data(), 0, static_cast<size_t>(attended_.bytes())));
+  return absl::OkStatus();
+}
+
+absl::Status CudaDecoder::ChooseGemms(cudaStream_t stream) {
+  const ModelConfig& config = model_.config;
+  const std::vector<CudaLayer>& layers = model_.layers;
+  const int rows = limits_.max_rows;
+  ASSAY_ASSIGN_OR_RETURN(lt_, MakeCublasLt());
+  ASSAY_ASSIGN_OR_RETURN(qkv_, ChooseGemm(lt_.get(),
+                                          {.out_features = QkvSize(config),
+                                           .in_features = config.hidden_size,
+                                           .has_bias = layers[0].qkv_bias != nullptr},
+                                          rows, layers, &CudaLayer::qkv, stream));
+  ASSAY_ASSIGN_OR_RETURN(o_, ChooseGemm(lt_.get(),
+                                        {.out_features = config.hidden_size,
+                                         .in_features = config.q_size(),
+                                         .has_bias = layers[0].o_bias != nullptr},
+                                        rows, layers, &CudaLayer::o, stream));
+  ASSAY_ASSIGN_OR_RETURN(gate_up_, ChooseGemm(lt_.get(),
+                                              {.out_features = 2 * config.intermediate_size,
+                                               .in_features = config.hidden_size},
+                                              rows, layers, &CudaLayer::gate_up, stream));
+  ASSAY_ASSIGN_OR_RETURN(down_, ChooseGemm(lt_.get(),
+                                           {.out_features = config.hidden_size,
+                                            .in_features = config.intermediate_size},
+                                           rows, layers, &CudaLayer::down, stream));
+  const __nv_bfloat16* head[] = {model_.lm_head};
+  ASSAY_ASSIGN_OR_RETURN(lm_head_, Gemm::Choose(lt_.get(),
+                                                {.out_features = config.vocab_size,
+                                                 .in_features = config.hidden_size,
+                                                 .float_output = true},
+                                                limits_.max_sampled, head, stream));
+  return absl::OkStatus();
+}
+
+absl::Status CudaDecoder::Normalize(const float* weight, bool with_update, int num_rows,
+                                    cudaStream_t stream) {
+  return RmsNorm({.hidden = hidden_.data(),
+                  .update = with_update ? update_.data() : nullptr,
+                  .weight = weight,
+                  .sum = with_update ? hidden_.data() : nullptr,
+                  .normed = normed_.data(),
+                  .num_rows = num_rows,
+                  .size = model_.config.hidden_size,
+                  .eps = model_.config.rms_norm_eps},
+                 stream);
+}
+
+absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
+  ASSAY_RETURN_IF_ERROR(GatherEmbeddings({.ids = step.ids,
+                                          .table = model_.embedding,
+                                          .out = hidden_.data(),
+                                          .num_rows = step.rows.num_rows,
+                                          .hidden_size = model_.config.hidden_size,
+                                          .vocab_size = model_.config.vocab_size},
+                                         stream));
+  if (step.num_decode_rows > 0) {
+    StepRows decode_rows = step.rows;
+    decode_rows.num_rows = step.num_decode_rows;
+    ASSAY_RETURN_IF_ERROR(PlanDecode(decode_rows, *decode_workspace_, stream));
+  }
+  for (int layer = 0; layer < model_.config.num_layers; ++layer) {
+    ASSAY_RETURN_IF_ERROR(RunAttention(layer, step, stream));
+    ASSAY_RETURN_IF_ERROR(RunMlp(layer, step.rows.num_rows, stream));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaStream_t stream) {
+  const ModelConfig& config = model_.config;
+  const CudaLayer& layer = model_.layers[static_cast<size_t>(layer_index)];
+  const int num_rows = step.rows.num_rows;
+  const int64_t stride = QkvSize(config);
+  // The update of the layer before is still to be added.
+  ASSAY_RETURN_IF_ERROR(Normalize(layer.input_norm, layer_index > 0, num_rows, stream));
+  ASSAY_RETURN_IF_ERROR(
+      qkv_->Run(normed_.data(), layer.qkv, layer.qkv_bias, projected_.data(), num_rows, stream));
+  const RopeTables rope = {.cosines = cosines_.data(), .sines = sines_.data()};
+  ASSAY_RETURN_IF_ERROR(WriteKv({.rows = step.rows,
+                                 .num_heads = config.num_heads,
+                                 .cache = step.cache,
+                                 .layer = layer_index,
+                                 .weights = layer.kv,
+                                 .rope = rope,
+                                 .qkv = projected_.data(),
+                                 .qkv_stride = stride,
+                                 .query = projected_.data(),
+                                 .query_stride = stride},
+                                stream));
+  AttentionArgs attention = {.rows = step.rows,
+                             .num_heads = config.num_heads,
+                             .cache = step.cache,
+                             .layer = layer_index,
+                             .key_scale = layer.kv.key.scale,
+                             .key_zero = layer.kv.key.zero,
+                             .key_bias = layer.kv.k_bias,
+                             .rope = rope,
+                             .query = projected_.data(),
+                             .query_stride = stride,
+                             .output = attended_.data(),
+                             .output_stride = config.q_size()};
+  if (step.num_tiles > 0) {
+    ASSAY_RETURN_IF_ERROR(PrefillAttention(attention, step.tiles, step.num_tiles, stream));
+  }
+  if (step.num_decode_rows > 0) {
+    attention.rows.num_rows = step.num_decode_rows;
+    ASSAY_RETURN_IF_ERROR(DecodeAttention(attention, *decode_workspace_, stream));
+  }
+  return o_->Run(attended_.data(), layer.o, layer.o_bias, update_.data(), num_rows, stream);
+}
+
+absl::Status CudaDecoder::RunMlp(int layer_index, int num_rows, cudaStream_t stream) {
+  const CudaLayer& layer = model_.layers[static_cast<size_t>(layer_index)];
+  ASSAY_RETURN_IF_ERROR(Normalize(layer.post_attention_norm, true, num_rows, stream));
+  ASSAY_RETURN_IF_ERROR(gate_up_->Run(normed_.data(), layer.gate_up, nullptr, gate_up_rows_.data(),
+                                      num_rows, stream));
+  ASSAY_RETURN_IF_ERROR(Swiglu({.gate_up = gate_up_rows_.data(),
+                                .out = activated_.data(),
+                                .num_rows = num_rows,
+                                .size = model_.config.intermediate_size},
+                               stream));
+  return down_->Run(activated_.data(), layer.down, nullptr, update_.data(), num_rows, stream);
+}
+
+absl::Status CudaDecoder::ComputeLogits(const int32_t* row_indices, int num_rows,
+                                        cudaStream_t stream) {
+  ASSAY_CHECK(num_rows <= limits_.max_sampled, "{} rows of logits", num_rows);
+  ASSAY_RETURN_IF_ERROR(RmsNorm({.hidden = hidden_.data(),
+                                 .update = update_.data(),
+                                 .rows = row_indices,
+                                 .weight = model_.final_norm,
+                                 .sum = nullptr,
+                                 .normed = normed_.data(),
+                                 .num_rows = num_rows,
+                                 .size = model_.config.hidden_size,
+                                 .eps = model_.config.rms_norm_eps},
+                                stream));
+  return lm_head_->Run(normed_.data(), model_.lm_head, nullptr, logits_.data(), num_rows, stream);
+}
+
+absl::Status CudaDecoder::SampleIds(const RowSampling* params, int32_t* ids, int num_rows,
+                                    cudaStream_t stream) {
+  return Sample({.logits = logits_.data(),
+                 .params = params,
+                 .ids = ids,
+                 .num_rows = num_rows,
+                 .vocab_size = model_.config.vocab_size},
+                stream);
+}
+
+std::string CudaDecoder::DescribeGemms() const {
+  std::string text;
+  const std::pair<const char*, const Gemm*> gemms[] = {{"qkv", &*qkv_},
+                                                       {"o", &*o_},
+                                                       {"gate_up", &*gate_up_},
+                                                       {"down", &*down_},
+                                                       {"lm_head", &*lm_head_}};
+  for (const auto& [name, gemm] : gemms) {
+    const GemmShape& shape = gemm->shape();
+    const double weight_bytes = 2.0 * static_cast<double>(shape.out_features * shape.in_features);
+    for (const GemmChoice& choice : gemm->choices()) {
+      text += fmt::format(
+          "{:8} {:6} x {:5}  rows {:4}  {:8.1f} us  {:5.2f} TB/s of weights  {:3.0f} TFLOP/s  {} "
+          "of {} kernels agree\n",
+          name, shape.out_features, shape.in_features, choice.max_rows, choice.microseconds,
+          weight_bytes / choice.microseconds / 1e6,
+          weight_bytes * choice.max_rows / choice.microseconds / 1e6, choice.num_equal,
+          choice.num_candidates);
+    }
+  }
+  return text;
+}
+
+}  // namespace assay::engine::cuda

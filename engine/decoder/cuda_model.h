@@ -1,0 +1,68 @@
+// A decoder's weights on one GPU, checked against config.json and the description.
+//
+// Linears in bf16, row-major [out_features, in_features], those that read one input above each
+// other (q, k, v; gate, up) so that they are one product. Norms, biases and the cache's tables in
+// float32. Everything lies in one piece of device memory, whose size is known before anything is
+// read. Tensors go from the mapped files through pinned buffers to the device; those that are not
+// bf16 are converted on the way.
+//
+// Quantized weights are decoded to bf16 at load: the numbers of a weight-only method up to that
+// rounding, not its memory. Descriptions that change a linear's input (transforms, activation
+// quantizers) are refused: UNIMPLEMENTED, and the CPU backend runs them.
+#pragma once
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <cuda_bf16.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/kernels/cuda/device.h"
+#include "engine/kernels/cuda/kv_write.h"
+#include "engine/model/config.h"
+#include "engine/quant/description.h"
+
+namespace assay::engine::cuda {
+
+struct CudaLayer {
+  const float* input_norm = nullptr;           // [hidden]
+  const float* post_attention_norm = nullptr;  // [hidden]
+  const __nv_bfloat16* qkv = nullptr;          // [q + 2 kv, hidden]
+  const __nv_bfloat16* qkv_bias = nullptr;     // [q + 2 kv] or null; zeros for deferred biases
+  const __nv_bfloat16* o = nullptr;            // [hidden, q]
+  const __nv_bfloat16* o_bias = nullptr;       // [hidden] or null
+  const __nv_bfloat16* gate_up = nullptr;      // [2 intermediate, hidden]
+  const __nv_bfloat16* down = nullptr;         // [hidden, intermediate]
+  KvWriteLayer kv;  // per-head norms, the cache's tables, a bias of keys that comes after rounding
+};
+
+struct CudaModel {
+  ModelConfig config;
+  CacheSpec key_spec;
+  CacheSpec value_spec;
+  const __nv_bfloat16* embedding = nullptr;  // [vocab, hidden]
+  const __nv_bfloat16* lm_head = nullptr;    // [vocab, hidden]; the embedding when tied
+  const float* final_norm = nullptr;         // [hidden]
+  std::vector<CudaLayer> layers;
+  DeviceBuffer<uint8_t> memory;  // what the pointers point into
+
+  int64_t memory_bytes() const { return memory.bytes(); }
+};
+
+// What a model will be, read without touching a weight.
+struct CudaModelPlan {
+  std::string model_dir;
+  ModelConfig config;
+  QuantDescription description;
+  bool random_weights = false;  // model_dir holds a config.json alone; weights are drawn
+  int64_t weight_bytes = 0;
+};
+
+// Errors as LoadCpuModel, and UNIMPLEMENTED naming the linear for what only the CPU runs.
+absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir, bool random_weights);
+
+absl::StatusOr<CudaModel> LoadCudaModel(const CudaModelPlan& plan, cudaStream_t stream);
+
+}  // namespace assay::engine::cuda

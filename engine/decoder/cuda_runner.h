@@ -1,0 +1,42 @@
+// The CUDA backend behind ModelRunner: one GPU. No CUDA in this header, so that what chooses among
+// backends needs no toolkit; a build without the backend answers FAILED_PRECONDITION.
+//
+// Steps in which every sequence adds one generated token are launched as a captured graph per
+// number of rows; others (prompts, forced or recomputed tokens) as single kernels. Tokens of the
+// prompt go through the prefill attention and all later ones through the decode attention, also
+// when they are computed again, so that a result does not depend on preemption.
+#pragma once
+
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/decoder/model_runner.h"
+
+namespace assay::engine {
+
+// As kCpuNumericsVersion: raised when the tokens of a request may change on the same kind of GPU.
+inline constexpr char kCudaNumericsVersion[] = "cuda-1";
+
+struct CudaRunnerOptions {
+  int device = 0;
+  int max_num_seqs = 64;
+  int prefill_chunk = 2048;    // most prompt tokens of one step
+  int64_t max_model_len = 0;   // 0: the model's max_position_embeddings
+  int64_t kv_cache_bytes = 0;  // at most; 0: what the device has left
+  // The folder holds config.json alone: weights are drawn, for measurements of shapes.
+  bool random_weights = false;
+};
+
+// Errors as LoadCpuModel; NOT_FOUND without the device; RESOURCE_EXHAUSTED with all numbers of the
+// memory plan when one sequence of max_model_len does not fit; UNIMPLEMENTED for what only the CPU
+// backend runs; INTERNAL when the device fails.
+absl::StatusOr<std::unique_ptr<ModelRunner>> LoadCudaRunner(const std::string& model_dir,
+                                                            const CudaRunnerOptions& options);
+
+// Whether this build has the backend.
+bool HasCudaBackend();
+
+}  // namespace assay::engine

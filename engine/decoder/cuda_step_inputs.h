@@ -1,0 +1,65 @@
+// What a step reads besides weights and cache: tokens, positions, block tables, sampling
+// parameters. Written by the host into pinned memory, read by the kernels at the same offsets of a
+// device buffer, so that a captured graph finds every step's inputs where it found the first's.
+//
+// Not thread-safe. The host may write again when the copies of the last Upload are done.
+#pragma once
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <span>
+
+#include "engine/kernels/cuda/attention/attention.h"
+#include "engine/kernels/cuda/device.h"
+#include "engine/kernels/cuda/sample.h"
+
+namespace assay::engine::cuda {
+
+class StepInputs {
+ public:
+  struct Limits {
+    int max_rows = 0;
+    int max_sampled = 0;
+    int max_sequences = 0;
+    int max_tiles = 0;
+    int table_stride = 0;  // blocks of one sequence
+  };
+  static int64_t Bytes(const Limits& limits);
+  static absl::StatusOr<StepInputs> Make(const Limits& limits);
+
+  // The same arrays on either side.
+  struct View {
+    int32_t* ids = nullptr;           // [max_rows]
+    int32_t* positions = nullptr;     // [max_rows]
+    int32_t* sequences = nullptr;     // [max_rows]: row of the block tables
+    int32_t* sampled_rows = nullptr;  // [max_sampled]
+    RowSampling* sampling = nullptr;  // [max_sampled]
+    PrefillChunk* tiles = nullptr;    // [max_tiles]
+    int32_t* block_tables = nullptr;  // [max_sequences, table_stride]
+  };
+  const View& host() const { return host_; }
+  const View& device() const { return device_; }
+  const Limits& limits() const { return limits_; }
+
+  // A sequence's blocks. Remembers what has changed since the last Upload: a table changes once in
+  // 64 tokens.
+  void SetBlockTable(int sequence, std::span<const int32_t> blocks);
+
+  // All but the block tables, and those of them that have changed.
+  absl::Status Upload(cudaStream_t stream);
+
+ private:
+  static View ViewOf(const Limits& limits, std::byte* base, int64_t* size);
+
+  Limits limits_;
+  PinnedBuffer<std::byte> pinned_;
+  DeviceBuffer<std::byte> memory_;
+  View host_;
+  View device_;
+  int first_changed_ = 0;  // block tables
+  int last_changed_ = -1;
+};
+
+}  // namespace assay::engine::cuda
