@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "base/address.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "storage/artifacts/artifact_upload.h"
@@ -14,6 +15,7 @@ constexpr auto kReportDeadline = std::chrono::seconds(30);
 constexpr auto kControlDeadline = std::chrono::seconds(15);
 // Beyond any artifact that a link of 10 MB/s carries in a working day.
 constexpr auto kTransferDeadline = std::chrono::hours(8);
+constexpr auto kConnectPoll = std::chrono::milliseconds(200);
 constexpr int64_t kChunkBytes = int64_t{1} << 20;
 constexpr int64_t kMaxPemBytes = 1 << 20;
 constexpr int kMaxMessageBytes = 16 << 20;
@@ -29,14 +31,22 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const Cli
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   // gRPC's own reconnecting would wait up to two minutes; the callers here wait by themselves.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
+  // Its name misleads: how long one attempt may take. TLS over a slow link takes seconds.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 15'000);
   // One connection per client object, whatever else the process connects to.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   const std::shared_ptr<grpc::ChannelCredentials> credentials =
       tls.ca.empty() ? grpc::InsecureChannelCredentials()
                      : grpc::SslCredentials({tls.ca, tls.key, tls.cert});
   return grpc::CreateCustomChannel(address, credentials, arguments);
+}
+
+// A call that waits for its connection rather than fail at once: while it waits, gRPC makes one.
+template <typename Span>
+void SetPatience(grpc::ClientContext* context, Span span) {
+  context->set_deadline(std::chrono::system_clock::now() + span);
+  context->set_wait_for_ready(true);
 }
 
 template <typename Span>
@@ -124,7 +134,7 @@ absl::StatusOr<ClientTls> ReadClientTls(const std::string& address, const std::s
 }
 
 CoordinatorClient::CoordinatorClient(const std::string& address, const ClientTls& tls)
-    : stub_(v1::WorkerService::NewStub(MakeChannel(address, tls))) {}
+    : channel_(MakeChannel(address, tls)), stub_(v1::WorkerService::NewStub(channel_)) {}
 
 CoordinatorClient::Call::Call(CoordinatorClient* client) : client_(client) {
   const std::lock_guard lock(client_->mutex_);
@@ -148,6 +158,15 @@ bool CoordinatorClient::is_shut_down() const {
   return shut_down_;
 }
 
+bool CoordinatorClient::WaitForConnection(absl::Duration timeout) {
+  const absl::Duration deadline = RealClock::Get()->Monotonic() + timeout;
+  while (!is_shut_down()) {
+    if (channel_->WaitForConnected(std::chrono::system_clock::now() + kConnectPoll)) return true;
+    if (RealClock::Get()->Monotonic() >= deadline) return false;
+  }
+  return false;
+}
+
 std::unique_ptr<CoordinatorClient::SyncStream> CoordinatorClient::OpenSync(Call* call) {
   return stub_->Sync(call->context());
 }
@@ -155,7 +174,7 @@ std::unique_ptr<CoordinatorClient::SyncStream> CoordinatorClient::OpenSync(Call*
 absl::StatusOr<v1::ReportSamplesResponse> CoordinatorClient::ReportSamples(
     const v1::ReportSamplesRequest& request) {
   Call call(this);
-  SetDeadline(call.context(), kReportDeadline);
+  SetPatience(call.context(), kReportDeadline);
   v1::ReportSamplesResponse response;
   ASSAY_RETURN_IF_ERROR(FromGrpc(stub_->ReportSamples(call.context(), request, &response)));
   return response;
@@ -163,7 +182,7 @@ absl::StatusOr<v1::ReportSamplesResponse> CoordinatorClient::ReportSamples(
 
 absl::Status CoordinatorClient::CompleteJob(const v1::CompleteJobRequest& request) {
   Call call(this);
-  SetDeadline(call.context(), kControlDeadline);
+  SetPatience(call.context(), kControlDeadline);
   v1::CompleteJobResponse response;
   return FromGrpc(stub_->CompleteJob(call.context(), request, &response));
 }

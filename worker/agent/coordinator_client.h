@@ -5,6 +5,7 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/time/time.h>
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
@@ -37,8 +38,13 @@ class CoordinatorClient {
   // `address` is HOST:PORT. Connects in the background and again whenever the connection is lost.
   explicit CoordinatorClient(const std::string& address, const ClientTls& tls = {});
 
+  // gRPC connects only while somebody waits in it: between calls that fail at once a connection
+  // that takes several steps (TLS) is never finished. So whoever needs one waits here, or in a call
+  // that waits for its connection, as those two below. False after `timeout` or Shutdown.
+  bool WaitForConnection(absl::Duration timeout);
+
   // The codes are the service's (worker_service.proto); UNAVAILABLE and DEADLINE_EXCEEDED mean that
-  // the coordinator is away.
+  // the coordinator is away, and has been for their whole deadline.
   absl::StatusOr<v1::ReportSamplesResponse> ReportSamples(const v1::ReportSamplesRequest& request);
   absl::Status CompleteJob(const v1::CompleteJobRequest& request);
 
@@ -67,6 +73,7 @@ class CoordinatorClient {
   bool is_shut_down() const;
 
  private:
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::WorkerService::Stub> stub_;
   mutable std::mutex mutex_;
   std::set<grpc::ClientContext*> contexts_;

@@ -79,6 +79,8 @@ void CoordinatorLink::Run() {
 
 // One stream from Hello to its end; why it ended.
 absl::Status CoordinatorLink::Converse() {
+  // Without a connection the stream fails, and says why there is none.
+  (void)client_->WaitForConnection(options_.connect_wait);
   CoordinatorClient::Call call(client_);
   const std::unique_ptr<CoordinatorClient::SyncStream> stream = client_->OpenSync(&call);
   {

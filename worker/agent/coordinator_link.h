@@ -32,6 +32,7 @@ class CoordinatorLink {
     std::function<void(const v1::SyncResponse&)> directive;  // Welcome included
   };
   struct Options {
+    absl::Duration connect_wait = absl::Seconds(5);
     absl::Duration welcome_timeout = absl::Seconds(20);
     // Heartbeats that follow from changes are at least this far apart.
     absl::Duration coalesce = absl::Milliseconds(20);
