@@ -53,6 +53,7 @@ absl::StatusOr<int> Results(const Session& session, const ResultsOptions& option
       PrintTable(ResultsTable(*results, by));
       break;
   }
+  if (const std::string note = RerollNote(*results); !note.empty()) Say("{}", SanitizeLine(note));
   if (!results->complete()) {
     Say("{} is not complete: these are the samples so far", SanitizeLine(results->sweep_name()));
   }

@@ -97,6 +97,8 @@ Json RowJson(const v1::ResultRow& row, const std::string& by) {
   json["num_truncated"] = row.num_truncated();
   json["num_ungradable"] = row.num_ungradable();
   json["num_units"] = row.num_units();
+  json["num_stored"] = row.num_stored();
+  json["num_rerolled"] = row.num_rerolled();
   json["mcnemar_p"] = row.mcnemar_p() < 0 ? Json(nullptr) : Json(row.mcnemar_p());
   return json;
 }
@@ -111,6 +113,35 @@ std::string CsvValue(const Json& value) {
 std::string DropText(const v1::ResultRow& row) {
   if (!row.has_drop()) return "-";
   return FormatInterval(row.drop(), row.drop_ci_low(), row.drop_ci_high());
+}
+
+std::string RerollNote(const v1::GetResultsResponse& results) {
+  constexpr double kSuspicious = 0.01;
+  int num_cells = 0;
+  int num_rerolled = 0;
+  double worst_rate = 0;
+  const v1::ResultRow* worst = nullptr;
+  for (const v1::ResultRow& row : results.rows()) {
+    if (row.group() != kAll) continue;
+    ++num_cells;
+    if (row.num_rerolled() == 0 || row.num_stored() == 0) continue;
+    ++num_rerolled;
+    const double rate =
+        static_cast<double>(row.num_rerolled()) / static_cast<double>(row.num_stored());
+    if (rate <= worst_rate) continue;
+    worst_rate = rate;
+    worst = &row;
+  }
+  if (worst == nullptr) return {};
+  return fmt::format(
+      "{} of {} cells have re-rolled samples, from a later attempt than their unit's first; the "
+      "most "
+      "has {} {} on {}: {} of {} ({}%){}",
+      num_rerolled, num_cells, worst->method(), worst->bits(), worst->benchmark(),
+      worst->num_rerolled(), worst->num_stored(), FormatPercent(worst_rate),
+      worst_rate > kSuspicious
+          ? "; above 1% a cell may lean to short answers, because crashes hit long ones more often"
+          : "");
 }
 
 Table ResultsTable(const v1::GetResultsResponse& results, const std::string& by) {

@@ -24,6 +24,10 @@ Table ResultsRecords(const v1::GetResultsResponse& results, const std::string& b
 // for the whole cell; grouped by something else, a field of that name stands beside it.
 std::string ResultJson(const v1::ResultRow& row, const std::string& by);
 
+// Which cells have samples of a later attempt than their unit's first, for below the table; empty
+// when none has. Where many have, the cell may be biased: crashes hit long answers more often.
+std::string RerollNote(const v1::GetResultsResponse& results);
+
 // The drop with its interval, in points: "4.6 [2.5, 6.9]"; "-" without a baseline.
 std::string DropText(const v1::ResultRow& row);
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iostream>
 #include <iterator>
+#include <map>
 
 #include "base/exit_codes.h"
 #include "base/file.h"
@@ -206,6 +207,13 @@ void PrintSweep(const v1::Sweep& sweep) {
   fact("finished", FormatTime(sweep.finished_time_us()));
   fact("progress", SweepProgressLine(sweep));
   fact("granted again", Plural(sweep.num_rerolls(), "unit"));
+  std::map<std::string, int> waiting;  // cells by reason
+  for (const v1::CellStatus& cell : sweep.cells()) {
+    if (!cell.waiting_reason().empty()) ++waiting[cell.waiting_reason()];
+  }
+  for (const auto& [reason, num_cells] : waiting) {
+    fact("waiting", fmt::format("{}: {}", Plural(num_cells, "cell"), reason));
+  }
   PrintLine("");
   Table cells({{"cell", Align::kRight},
                {"model", Align::kLeft, true},

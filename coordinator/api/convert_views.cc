@@ -199,6 +199,8 @@ v1::ResultRow ToProto(const ResultRow& from) {
   row.set_mean_output_tokens(from.mean_output_tokens);
   row.set_num_truncated(from.num_truncated);
   row.set_num_ungradable(from.num_ungradable);
+  row.set_num_stored(from.num_stored);
+  row.set_num_rerolled(from.num_rerolled);
   row.set_num_units(from.num_units);
   row.set_mcnemar_p(from.mcnemar_p);
   return row;

@@ -1,9 +1,12 @@
 #include "coordinator/api/make_plan.h"
 
 #include <charconv>
+#include <map>
+#include <set>
 
 #include "base/status.h"
 #include "coordinator/api/convert_worker.h"
+#include "coordinator/scheduler/slot_policy.h"
 
 namespace assay::coordinator {
 namespace {
@@ -16,6 +19,28 @@ absl::StatusOr<double> TokensPerSecond(const ApiContext& api, storage::ReadStore
   double tokens_per_s = 0;
   std::from_chars(stored.data(), stored.data() + stored.size(), tokens_per_s);
   return tokens_per_s;
+}
+
+// Cells that no slot of the present fleet can hold, by the reason. Without a fleet there is nothing
+// to compare with.
+void WarnOfSlots(const ApiContext& api, const PlannedSweep& sweep, v1::Plan* plan) {
+  const std::shared_ptr<const LiveSnapshot> present = api.loop->Snapshot();
+  std::set<SlotShape> shapes;
+  for (const LiveWorker& worker : present ? present->workers : std::vector<LiveWorker>()) {
+    if (!worker.online || worker.draining) continue;
+    for (const SlotInfo& slot : worker.slots) shapes.insert(slot.shape());
+  }
+  if (shapes.empty()) return;
+  std::map<std::string, int> num_cells;  // by reason
+  for (const PlannedCell& cell : sweep.cells) {
+    const std::string reason =
+        WhyNoSlotFits({cell.cell.tensor_parallel_size, cell.cell.memory_need_bytes}, shapes);
+    if (!reason.empty()) ++num_cells[reason];
+  }
+  for (const auto& [reason, count] : num_cells) {
+    plan->add_warnings(fmt::format("{} of {} cells will wait for a larger worker: each {}", count,
+                                   sweep.cells.size(), reason));
+  }
 }
 
 }  // namespace
@@ -43,6 +68,7 @@ absl::StatusOr<MadePlan> MakePlan(const ApiContext& api, storage::ReadStore& sto
   plan.set_name(made.sweep.name);
   plan.set_resolved_yaml(made.sweep.resolved_yaml);
   for (const std::string& warning : made.sweep.warnings) plan.add_warnings(warning);
+  WarnOfSlots(api, made.sweep, &plan);
   std::vector<bool> artifact_cached;
   for (const storage::ArtifactRecord& artifact : made.sweep.artifacts) {
     ASSAY_ASSIGN_OR_RETURN(const std::optional<storage::ArtifactRecord> stored,
@@ -71,6 +97,8 @@ absl::StatusOr<MadePlan> MakePlan(const ApiContext& api, storage::ReadStore& sto
       added->set_artifact_cached(artifact_cached.at(index));
     }
     added->set_expected_tokens(cell.expected_tokens);
+    added->set_tensor_parallel_size(cell.cell.tensor_parallel_size);
+    added->set_memory_need_bytes(cell.cell.memory_need_bytes);
     const int64_t num_units = int64_t{cell.num_items} * cell.num_repeats;
     plan.set_num_units(plan.num_units() + num_units);
     plan.set_num_units_cached(plan.num_units_cached() + num_cached);

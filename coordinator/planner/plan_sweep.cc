@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
+#include "base/file.h"
 #include "base/names.h"
 #include "base/status.h"
 #include "coordinator/planner/content_keys.h"
@@ -116,8 +118,20 @@ class Planner {
                                                 model.name, same->second.line));
         }
       }
+      dimensions_.push_back(Dimensions(model, record.name));
       plan_.models.push_back(std::move(record));
     }
+  }
+
+  // Empty when they are not known: the model is then taken to fit every slot of its gang's size.
+  std::optional<ModelDimensions> Dimensions(const ModelSpec& model, const std::string& name) {
+    if (!context_.model_dimensions) return std::nullopt;
+    absl::StatusOr<ModelDimensions> dimensions = context_.model_dimensions(name);
+    if (dimensions.ok()) return *dimensions;
+    plan_.warnings.push_back(fmt::format("{}what model '{}' needs of a slot is not known: {}",
+                                         spec_.At(model.where), model.name,
+                                         Message(dimensions.status())));
+    return std::nullopt;
   }
 
   void ResolveBenchmarks() {
@@ -230,6 +244,11 @@ class Planner {
     artifact.calibration_hash = calibration == nullptr ? "" : calibration->hash;
     artifact.key = ArtifactKey(plan_.models[model].content_hash, artifact.method,
                                artifact.calibration_hash, context_.quantizer_version);
+    // Without calibration a quantizer takes one tensor after the other and needs little.
+    if (calibration != nullptr && dimensions_[model]) {
+      artifact.memory_need_bytes =
+          CalibrationNeedBytes(*dimensions_[model], spec_.models[model].tensor_parallel_size);
+    }
     const auto [found, is_new] =
         artifact_index_.emplace(artifact.key, static_cast<int>(plan_.artifacts.size()));
     if (!is_new) return found->second;
@@ -272,6 +291,9 @@ class Planner {
     cell.cell.sampling = spec_.sampling;
     cell.cell.tensor_parallel_size = spec_.models[model].tensor_parallel_size;
     cell.cell.engine_numerics_version = context_.engine_numerics_version;
+    if (dimensions_[model]) {
+      cell.cell.memory_need_bytes = MemoryNeedBytes(*dimensions_[model], cell.cell);
+    }
     cell.cell.key = CellKey(
         plan_.models[model].content_hash,
         artifact_index < 0 ? "" : plan_.artifacts[static_cast<size_t>(artifact_index)].key, record,
@@ -342,6 +364,7 @@ class Planner {
   const SweepSpec& spec_;
   const PlannerContext& context_;
   PlannedSweep plan_;
+  std::vector<std::optional<ModelDimensions>> dimensions_;  // by model
   std::vector<absl::Status> errors_;
   std::map<BenchmarkIdentity, int> benchmark_index_;
   std::map<std::pair<std::string, std::string>, absl::StatusOr<std::vector<BenchmarkItem>>> items_;
@@ -366,6 +389,11 @@ PlannerContext FileContext(PlannerRoots roots, ModelHasher* hasher) {
       return absl::Status(folder.status().code(), Message(folder.status()) + hint);
     }
     return hasher->Hash(*folder);
+  };
+  context.model_dimensions = [shared](const std::string& model) -> absl::StatusOr<ModelDimensions> {
+    ASSAY_ASSIGN_OR_RETURN(const std::string folder, FindModel(shared->models, model));
+    ASSAY_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder + "/config.json"));
+    return ParseModelDimensions(json, model + "/config.json");
   };
   context.benchmark_items = [shared](const BenchmarkSpec& benchmark) {
     return LoadBenchmark(shared->benchmarks, benchmark);

@@ -18,6 +18,7 @@
 #include "base/model_files.h"
 #include "coordinator/planner/benchmark_file.h"
 #include "coordinator/planner/calibration_file.h"
+#include "coordinator/planner/memory_need.h"
 #include "coordinator/planner/plan.h"
 #include "coordinator/spec/sweep_spec.h"
 
@@ -37,6 +38,10 @@ struct PlannerContext {
   std::function<std::vector<double>(const std::string& model_hash,
                                     const std::string& benchmark_version)>
       mean_item_tokens;
+
+  // What the model's config.json says of its size. May be left empty; where it fails, the plan
+  // warns and the model's needs are not known.
+  std::function<absl::StatusOr<ModelDimensions>(const std::string& model)> model_dimensions;
 
   std::string engine_numerics_version = "cpu-2";
   std::string quantizer_version = "quant-1";

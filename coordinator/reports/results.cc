@@ -106,7 +106,6 @@ Pairs PairUp(const UnitGrid& baseline, const UnitGrid& cell, const ItemGroup& gr
 // Accuracy, lengths and counts of one arm.
 void FillArm(const UnitGrid& cell, const ItemGroup& group, ResultRow* row) {
   std::vector<double> item_means;
-  int64_t num_stored = 0;
   double tokens = 0;
   for (const int32_t item : group.items) {
     int64_t graded = 0;
@@ -114,7 +113,8 @@ void FillArm(const UnitGrid& cell, const ItemGroup& group, ResultRow* row) {
     for (int32_t repeat = 0; repeat < cell.num_repeats(); ++repeat) {
       const UnitGrid::Unit& unit = cell.unit(item, repeat);
       if (!unit.stored) continue;
-      ++num_stored;
+      ++row->num_stored;
+      row->num_rerolled += unit.rerolled ? 1 : 0;
       tokens += static_cast<double>(unit.completion_tokens);
       row->num_truncated += unit.truncated ? 1 : 0;
       row->num_ungradable += unit.verdict == storage::Verdict::kGraderError ? 1 : 0;
@@ -128,7 +128,9 @@ void FillArm(const UnitGrid& cell, const ItemGroup& group, ResultRow* row) {
     }
   }
   row->num_units = static_cast<int64_t>(group.items.size()) * cell.num_repeats();
-  if (num_stored > 0) row->mean_output_tokens = tokens / static_cast<double>(num_stored);
+  if (row->num_stored > 0) {
+    row->mean_output_tokens = tokens / static_cast<double>(row->num_stored);
+  }
   if (!item_means.empty()) {
     row->accuracy = std::accumulate(item_means.begin(), item_means.end(), 0.0) /
                     static_cast<double>(item_means.size());
@@ -176,6 +178,7 @@ UnitGrid::UnitGrid(int32_t num_items, int32_t num_repeats,
     unit.verdict = outcome.verdict;
     unit.stored = true;
     unit.truncated = outcome.truncated;
+    unit.rerolled = outcome.rerolled;
     unit.completion_tokens = outcome.completion_tokens;
     unit.sample_id = outcome.sample_id;
   }

@@ -42,7 +42,9 @@ struct ResultRow {
   int64_t num_truncated = 0;
   int64_t num_ungradable = 0;
   int64_t num_units = 0;  // planned
-  double mcnemar_p = -1;  // -1: more than one repeat, or no drop
+  int64_t num_stored = 0;
+  int64_t num_rerolled = 0;  // samples of a later attempt than their unit's first
+  double mcnemar_p = -1;     // -1: more than one repeat, or no drop
 };
 
 // What a cell's units came to, by place: unit(item, repeat) without a search.
@@ -52,6 +54,7 @@ class UnitGrid {
     storage::Verdict verdict = storage::Verdict::kNone;
     bool stored = false;  // there is a sample
     bool truncated = false;
+    bool rerolled = false;
     int64_t completion_tokens = 0;
     int64_t sample_id = 0;
 

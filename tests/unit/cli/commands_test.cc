@@ -265,6 +265,14 @@ TEST_F(CommandsTest, SweepsAreListedAndShown) {
   EXPECT_EQ(json["cells"][0]["method"]["pre_bias"], true);
 }
 
+TEST_F(CommandsTest, ASweepSaysWhyItsCellsWait) {
+  EXPECT_THAT(Assay({"sweep", "show", "sweep-1"}).out, Not(HasSubstr("waiting")));
+  const std::string reason = "needs 2 GPUs of 74.0 GiB; the largest slot has 1 GPU of 78.0 GiB";
+  for (int i = 0; i < 2; ++i) fake_.sweep.add_cells()->set_waiting_reason(reason);
+  const CommandResult show = Assay({"sweep", "show", "sweep-1"});
+  EXPECT_THAT(show.out, HasSubstr("waiting        2 cells: " + reason + "\n"));
+}
+
 TEST_F(CommandsTest, WhatIsNotThereIsNotFoundWithTheRemedy) {
   for (const char* verb : {"show", "watch", "cancel"}) {
     const CommandResult result = Assay({"sweep", verb, "sweep-9"});
@@ -296,6 +304,25 @@ TEST_F(CommandsTest, TheTableHasARowPerMethodAndAColumnPerLevel) {
             "tiny   rtn     3-16-16   40.0  40.0  49.0 [44.0, 52.0]  46.0 [38.0, 54.1]   112.2  "
             "   7.0  risky\n");
   EXPECT_EQ(fake_.results_by(), "level");
+}
+
+TEST_F(CommandsTest, RerolledSamplesAreToldBelowTheTable) {
+  EXPECT_EQ(Assay({"results", "sweep-1"}).err, "");
+  v1::ResultRow* rtn = nullptr;
+  for (v1::ResultRow& row : *fake_.results.mutable_rows()) {
+    row.set_num_stored(row.num_samples());
+    if (row.cell_id() != 1 && row.group() == "all") rtn = &row;
+  }
+  ASSERT_NE(rtn, nullptr);
+  rtn->set_num_rerolled(1);
+  const CommandResult one = Assay({"results", "sweep-1"});
+  EXPECT_EQ(
+      one.err,
+      "1 of 2 cells have re-rolled samples, from a later attempt than their unit's first; the "
+      "most has rtn 3-16-16 on arith500: 1 of 100 (1.0%)\n");
+  rtn->set_num_rerolled(2);
+  EXPECT_THAT(Assay({"results", "sweep-1"}).err, HasSubstr("a cell may lean to short answers"));
+  EXPECT_EQ(JsonLines(Assay({"results", "sweep-1", "--json"}).out)[3]["num_rerolled"], 2);
 }
 
 TEST_F(CommandsTest, TheTableIsMarkdownToo) {

@@ -38,6 +38,7 @@ class FakeWorker {
     v1::Slot* slot = hello.add_slots();
     slot->set_index(0);
     slot->set_tensor_parallel_size(1);
+    slot->set_memory_bytes(memory_bytes_);
     return hello;
   }
   static v1::Heartbeat MakeHeartbeat() {
@@ -169,6 +170,8 @@ class FakeWorker {
     return content;
   }
 
+  void set_memory_bytes(int64_t bytes) { memory_bytes_ = bytes; }  // before Connect
+
   int num_grants() const { return num_grants_; }
   int num_welcomes() const { return num_welcomes_; }
 
@@ -206,6 +209,7 @@ class FakeWorker {
   const std::unique_ptr<v1::WorkerService::Stub> stub_;
   const std::string worker_id_;
   const std::string incarnation_;
+  int64_t memory_bytes_ = 0;  // of its slot; 0 is not limited
   std::unique_ptr<grpc::ClientContext> context_;
   std::unique_ptr<grpc::ClientReaderWriter<v1::SyncRequest, v1::SyncResponse>> stream_;
   std::thread reader_;

@@ -201,6 +201,51 @@ TEST_F(ServerTest, AnUnknownSweepIsNotFound) {
             grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(ServerTest, ACellThatNoSlotHoldsWaitsAndSaysWhy) {
+  ASSERT_OK(MakeDirectories(directory_ / "models/large"));
+  ASSERT_OK(WriteFileAtomically(
+      directory_ / "models/large/config.json",
+      R"({"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+          "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
+          "max_position_embeddings": 131072, "tie_word_embeddings": false})"));
+  ASSERT_OK(WriteFileAtomically(directory_ / "models/large/model.safetensors", "weights"));
+  const std::string spec =
+      "name: large\nmodels: [{name: large}, {name: tiny}]\n"
+      "benchmarks: [{name: arith500}]\nsampling: {temperature: 0.6, max_tokens: 512}\n";
+  const std::string reason = "needs 131.9 GiB; the largest slot has 24.0 GiB";
+  FakeWorker worker(channel_, "w1", "a");
+  worker.set_memory_bytes(int64_t{24} << 30);
+  worker.Connect();
+  const std::string sweep_id = Submit(spec);
+
+  // The cell of the tiny model is done meanwhile.
+  v1::WatchSweepRequest watch;
+  watch.set_sweep_id(sweep_id);
+  watch.set_min_interval_us(100'000);
+  grpc::ClientContext watch_context;
+  const auto reader = sweeps_->WatchSweep(&watch_context, watch);
+  v1::WatchSweepResponse update;
+  do {
+    ASSERT_TRUE(reader->Read(&update));
+    ASSERT_EQ(update.sweep().cells_size(), 2);
+  } while (update.sweep().cells(1).state() != v1::CellStatus::STATE_DONE ||
+           update.sweep().cells(0).waiting_reason() != reason);
+  EXPECT_EQ(update.sweep().cells(0).num_units_running(), 0);
+  EXPECT_EQ(update.sweep().cells(1).waiting_reason(), "");
+  watch_context.TryCancel();
+
+  // The fleet is known now: a plan says it before anything is submitted.
+  v1::PlanSweepRequest plan;
+  plan.set_spec_yaml(spec);
+  grpc::ClientContext plan_context;
+  v1::PlanSweepResponse planned;
+  ASSERT_TRUE(sweeps_->PlanSweep(&plan_context, plan, &planned).ok());
+  EXPECT_GT(planned.plan().cells(0).memory_need_bytes(), int64_t{131} << 30);
+  EXPECT_EQ(planned.plan().cells(0).tensor_parallel_size(), 1);
+  EXPECT_THAT(planned.plan().warnings(),
+              ::testing::Contains("1 of 2 cells will wait for a larger worker: each " + reason));
+}
+
 TEST_F(ServerTest, WrongHellosAreRefused) {
   FakeWorker worker(channel_, "w1", "a");
   const auto refused = [&](const char* piece, const std::function<void(v1::Hello*)>& change) {

@@ -292,6 +292,38 @@ TEST_F(PlanSweepTest, WarnsOfWhatIsProbablyAMistake) {
   EXPECT_THAT(clean.warnings, IsEmpty());
 }
 
+TEST_F(PlanSweepTest, SaysWhatCellsAndCalibrationNeedOfASlot) {
+  const std::string yaml =
+      "name: s\nmodels: [a]\nbenchmarks: [gsm8k]\nmethods:\n"
+      "- {method: rtn, bits: 4-16-16}\n"
+      "- {method: kvquant_star, bits: 16-16-4, calibration: traces}\n";
+  context_.model_dimensions = [](const std::string&) -> absl::StatusOr<ModelDimensions> {
+    return ParseModelDimensions(R"({"hidden_size": 128, "intermediate_size": 384, "head_dim": 128,
+        "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "vocab_size": 512, "max_position_embeddings": 4096})",
+                                "config.json");
+  };
+  ASSERT_OK_AND_ASSIGN(const PlannedSweep plan, Plan(yaml));
+  ASSERT_EQ(plan.cells.size(), 3u);
+  for (const PlannedCell& cell : plan.cells) EXPECT_GT(cell.cell.memory_need_bytes, 1'000'000);
+  EXPECT_LT(plan.cells[1].cell.memory_need_bytes, plan.cells[0].cell.memory_need_bytes);
+  EXPECT_LT(plan.cells[2].cell.memory_need_bytes, plan.cells[0].cell.memory_need_bytes);
+  EXPECT_EQ(plan.artifacts[0].memory_need_bytes, 0) << "rtn runs no model";
+  EXPECT_GT(plan.artifacts[1].memory_need_bytes, 1'000'000);
+  EXPECT_THAT(plan.warnings, IsEmpty());
+
+  const std::string key = plan.cells[0].cell.key;
+  context_.model_dimensions = [](const std::string&) -> absl::StatusOr<ModelDimensions> {
+    return InvalidArgument("a/config.json: hidden_size must be a number");
+  };
+  ASSERT_OK_AND_ASSIGN(const PlannedSweep unknown, Plan(yaml));
+  EXPECT_EQ(unknown.cells[0].cell.memory_need_bytes, 0);
+  EXPECT_THAT(
+      unknown.warnings,
+      ElementsAre(HasSubstr("s.yaml:2:10: what model 'a' needs of a slot is not known: a/")));
+  EXPECT_EQ(unknown.cells[0].cell.key, key) << "an estimate is no part of what a cell is";
+}
+
 TEST_F(PlanSweepTest, RefusesPlansBeyondItsLimits) {
   std::string yaml = "name: s\nbenchmarks: [gsm8k, math500]\nmodels: [";
   for (int i = 0; i < 1000; ++i) {

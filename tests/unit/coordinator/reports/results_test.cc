@@ -72,6 +72,17 @@ TEST(ResultRowTest, CountsOneArm) {
   EXPECT_EQ(row.mcnemar_p, -1);
 }
 
+TEST(ResultRowTest, RerolledSamplesAreCountedBesideTheStored) {
+  std::vector<UnitOutcome> outcomes;
+  for (int32_t item = 0; item < 3; ++item) {
+    outcomes.push_back({.sample_id = item + 1, .item_index = item, .rerolled = item == 1});
+  }
+  const ResultRow row = Row(UnitGrid(4, 1, outcomes));
+  EXPECT_EQ(row.num_stored, 3);
+  EXPECT_EQ(row.num_rerolled, 1);
+  EXPECT_EQ(row.num_units, 4);
+}
+
 TEST(ResultRowTest, GraderErrorsAreNeverWrongAnswers) {
   const ResultRow row = Row(Grid("++-!?"));
   EXPECT_EQ(row.num_samples, 3);
