@@ -38,6 +38,8 @@ const std::map<std::string, std::set<std::string>>& Allowed() {
       {"engine/model", {"base"}},
       {"engine/quant", {"base", "engine/weights", "engine/model"}},
       {"engine/kernels", {"base"}},
+      // What pages hold and how values are rounded into them is the description's.
+      {"engine/kernels/cuda", {"base", "engine/kernels", "engine/quant"}},
       {"engine/kv", {"base"}},
       {"engine/sampling", {"base", "engine/kernels"}},
       {"engine/scheduler", {"base", "engine/kv", "engine/sampling"}},
@@ -86,6 +88,7 @@ const std::vector<Door>& Doors() {
   static const std::vector<Door> doors = {
       {"^sqlite3\\.h$", {"storage/sqlite"}},
       {"^nccl\\.h$", {"engine/parallel/nccl"}},
+      {"^cu(da|blas).*\\.h$", {"engine/kernels/cuda", "engine/decoder", "tests/kernels"}},
       {"^yaml-cpp/", {"coordinator/spec"}},
       {"^pcre2\\.h$", {"engine/tokenizer"}},
       {"^utf8proc\\.h$", {"engine/tokenizer", "cli"}},
