@@ -11,7 +11,6 @@
 
 #include "base/status.h"
 #include "engine/model/linears.h"
-#include "engine/weights/checkpoint.h"
 
 namespace assay::engine::testing {
 namespace {
@@ -48,6 +47,13 @@ std::vector<TensorPlan> PlanTensors(const ModelConfig& config) {
     plan.push_back({prefix + "self_attn.k_norm.weight", {config.head_dim}, 1, 0.1f});
   }
   return plan;
+}
+
+// Float32 cut to bf16.
+std::string UpperHalves(const std::string& floats) {
+  std::string halves;
+  for (size_t at = 0; at < floats.size(); at += 4) halves.append(floats, at + 2, 2);
+  return halves;
 }
 
 void WriteConfig(const ModelConfig& config, const std::string& dir) {
@@ -188,18 +194,20 @@ ModelConfig SmallConfig(Family family) {
   return config;
 }
 
-void WriteRandomModel(const ModelConfig& config, const std::string& dir, uint64_t seed) {
+void WriteRandomModel(const ModelConfig& config, const std::string& dir, uint64_t seed,
+                      DType dtype) {
   WriteConfig(config, dir);
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal;
   std::vector<TensorToWrite> tensors;
   for (const TensorPlan& plan : PlanTensors(config)) {
-    TensorToWrite tensor{.name = plan.name, .dtype = DType::kF32, .shape = plan.shape};
+    TensorToWrite tensor{.name = plan.name, .dtype = dtype, .shape = plan.shape};
     int64_t size = 1;
     for (const int64_t side : plan.shape) size *= side;
     std::vector<float> values(size);
     for (float& value : values) value = plan.mean + plan.deviation * normal(random);
     tensor.bytes.assign(reinterpret_cast<const char*>(values.data()), size * sizeof(float));
+    if (dtype == DType::kBF16) tensor.bytes = UpperHalves(tensor.bytes);
     tensors.push_back(std::move(tensor));
   }
   const absl::Status written = WriteSafetensors(dir + "/model.safetensors", tensors);

@@ -8,15 +8,17 @@
 #include <vector>
 
 #include "engine/model/config.h"
+#include "engine/weights/checkpoint.h"
 
 namespace assay::engine::testing {
 
 // Two layers, four query heads over two KV heads, a vocabulary of 96.
 ModelConfig SmallConfig(Family family);
 
-// Writes config.json and model.safetensors (float32) into the folder. The logits are spread enough
-// that sampling from them is a choice.
-void WriteRandomModel(const ModelConfig& config, const std::string& dir, uint64_t seed);
+// Writes config.json and model.safetensors into the folder, float32 or bf16. The logits are spread
+// enough that sampling from them is a choice.
+void WriteRandomModel(const ModelConfig& config, const std::string& dir, uint64_t seed,
+                      DType dtype = DType::kF32);
 
 // logits [ids.size(), vocab_size] of the model in the folder.
 std::vector<double> ReferenceLogits(const ModelConfig& config, const std::string& dir,
