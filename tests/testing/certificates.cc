@@ -18,9 +18,10 @@ void MustRun(const std::vector<std::string>& argv) {
 
 }  // namespace
 
-Certificates::Certificates(std::string directory) : directory_(std::move(directory)) {
+Certificates::Certificates(std::string directory, const std::string& server_names)
+    : directory_(std::move(directory)) {
   MustRun({SourcePath("deploy/certs.sh"), "ca", directory_});
-  MustRun({SourcePath("deploy/certs.sh"), "server", directory_, "localhost,127.0.0.1"});
+  MustRun({SourcePath("deploy/certs.sh"), "server", directory_, server_names});
 }
 
 std::string Certificates::MakeWorker(const std::string& worker_id) {

@@ -5,12 +5,14 @@
 
 namespace assay::testing {
 
-// An authority with a certificate for the coordinator on loopback. Every method returns the path of
-// a certificate; its key is beside it, named by KeyOf. Failures are test failures.
+// An authority with a certificate for the coordinator, on loopback unless told otherwise. Every
+// method returns the path of a certificate; its key is beside it, named by KeyOf. Failures are test
+// failures.
 class Certificates {
  public:
-  // `directory` must exist.
-  explicit Certificates(std::string directory);
+  // `server_names` are those that clients dial, with commas between them.
+  explicit Certificates(std::string directory,
+                        const std::string& server_names = "localhost,127.0.0.1");
 
   std::string ca() const { return directory_ + "/ca.crt"; }
   std::string server() const { return directory_ + "/server.crt"; }
