@@ -122,6 +122,7 @@ void Slot::Handle(Event& event) {
 }
 
 void Slot::HandleRunnerEvent(v1::RunnerEvent& event) {
+  if (std::exchange(cancel_unanswered_, false)) last_progress_ = options_.clock->Monotonic();
   switch (event.event_case()) {
     case v1::RunnerEvent::kStarted:
       host_->OnRunnerStarted(event.started().provenance());
@@ -205,7 +206,14 @@ void Slot::DropUnits(const v1::Revoke& revoke) {
       ++it;
     }
   }
-  if (command.has_cancel()) Send(command);
+  SendCancel(command);
+}
+
+// An empty one is none.
+void Slot::SendCancel(const v1::RunnerCommand& command) {
+  if (!command.has_cancel()) return;
+  cancel_unanswered_ = true;
+  Send(command);
 }
 
 void Slot::GiveBackUnits(bool running) {
@@ -220,7 +228,7 @@ void Slot::GiveBackUnits(bool running) {
     *command.mutable_cancel()->add_keys() = leased.unit().key();
     Fail(leased, message, true);
   }
-  if (command.has_cancel()) Send(command);
+  SendCancel(command);
   if (job_.has_value()) {
     EndJob(Cancelled("{}", message), true);
     LoseRunner(message);  // a job cannot be cancelled otherwise

@@ -11,7 +11,9 @@
 // dying runner takes down only what it was generating: those units are reported as failed, and only
 // one of them may be to blame. Units that only waited stay for the next runner, and go back to the
 // coordinator as the machine's fault when that dies too. Another model is loaded only when nothing
-// runs. A runner that generates nothing for `stuck_timeout` while units run is killed.
+// runs. A runner that generates nothing for `stuck_timeout` while units run is killed, and so is
+// one that says nothing for as long after units were taken from it: else a lease that lapses and
+// comes back to the same slot would hide a stuck runner for ever.
 //
 // Everything happens on the slot's own thread, fed by a queue; public methods are thread-safe and
 // do not wait for it, the destructor aside.
@@ -138,6 +140,7 @@ class Slot {
   // Kills the runner and settles what it was doing.
   void LoseRunner(const std::string& why);
   void Send(const v1::RunnerCommand& command);
+  void SendCancel(const v1::RunnerCommand& command);
 
   void Fail(const LeasedUnit& unit, const std::string& message, bool infrastructure);
   // Waiting units of `key`, when nothing else can be said of them.
@@ -171,6 +174,7 @@ class Slot {
   std::optional<RunningJob> job_;
   int64_t last_tokens_ = 0;
   absl::Duration last_progress_;
+  bool cancel_unanswered_ = false;  // the runner has not spoken since units were cancelled
   double tokens_per_s_ = 0;
   int64_t memory_used_bytes_ = 0;
 

@@ -102,7 +102,7 @@ void Slot::StartJob() {
 }
 
 void Slot::SubmitUnits() {
-  if (running_.empty()) last_progress_ = options_.clock->Monotonic();
+  if (running_.empty() && !cancel_unanswered_) last_progress_ = options_.clock->Monotonic();
   // One command per grant: its units share their settings.
   while (!waiting_.empty() && std::ssize(running_) < lanes_ + Lookahead()) {
     const std::shared_ptr<const v1::Grant> grant = waiting_.front().grant;
@@ -141,7 +141,8 @@ void Slot::CheckTimeouts() {
     LoseRunner(fmt::format("has been loading for {}", absl::FormatDuration(now - busy_since_)));
   } else if (job_.has_value() && now - busy_since_ > options_.quantize_timeout) {
     LoseRunner(fmt::format("has been quantizing for {}", absl::FormatDuration(now - busy_since_)));
-  } else if (!running_.empty() && now - last_progress_ > options_.stuck_timeout) {
+  } else if ((!running_.empty() || cancel_unanswered_) &&
+             now - last_progress_ > options_.stuck_timeout) {
     LoseRunner(
         fmt::format("has generated no token for {}", absl::FormatDuration(now - last_progress_)));
   }
@@ -155,6 +156,7 @@ void Slot::LoseRunner(const std::string& why) {
   restart_time_ = options_.clock->Monotonic() + restart_backoff_.Next();
   spdlog::error("slot {}: {}; {} units were running", options_.index, message, running_.size());
   loaded_.reset();
+  cancel_unanswered_ = false;
   tokens_per_s_ = 0;
   memory_used_bytes_ = 0;
   for (const auto& [id, leased] : std::exchange(running_, {})) Fail(leased, message, false);

@@ -77,8 +77,9 @@ class RunnerLoop {
       case v1::RunnerCommand::kSubmit:
         return Submit(command.submit());
       case v1::RunnerCommand::kCancel:
-        if (session_ != nullptr) session_->Cancel(command.cancel());
-        return absl::OkStatus();
+        if (session_ == nullptr) return absl::OkStatus();
+        session_->Cancel(command.cancel());
+        return SendProgress();  // the agent takes one that says nothing now for stuck
       case v1::RunnerCommand::kQuantize:
         return Quantize(command.quantize());
       case v1::RunnerCommand::COMMAND_NOT_SET:
@@ -138,7 +139,11 @@ class RunnerLoop {
     }
     const absl::Duration now = clock_->Monotonic();
     if (now - last_progress_ < kProgressInterval && !session_->idle()) return absl::OkStatus();
-    last_progress_ = now;
+    return SendProgress();
+  }
+
+  absl::Status SendProgress() {
+    last_progress_ = clock_->Monotonic();
     v1::RunnerEvent event;
     *event.mutable_progress() = session_->Progress();
     return Send(event);

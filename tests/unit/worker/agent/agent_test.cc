@@ -10,8 +10,10 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "storage/text/text_codec.h"
+#include "tests/testing/local_system.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/worker/agent/fake_coordinator.h"
@@ -189,6 +191,31 @@ TEST_F(AgentTest, ARunnerWithoutProgressIsKilledAndItsUnitsFail) {
             std::string::npos);
   coordinator_->Send(Lease("lease-2", {"ok 1"}, "m", 1));
   EXPECT_TRUE(coordinator_->WaitFor([](const Record& r) { return HasSample(r, 1); }));
+}
+
+// A lease lapses before its runner counts as stuck; if taking its units away started the clock
+// anew, the same runner would get them again and again.
+TEST_F(AgentTest, AStuckRunnerIsKilledThoughItsUnitsAreTakenAway) {
+  Agent::Options options = Options();
+  options.slot.stuck_timeout = absl::Milliseconds(200);
+  const std::string pids = directory_ / "pids";
+  ::setenv("FAKE_RUNNER_PIDS", pids.c_str(), 1);
+  StartAgent(options);
+  coordinator_->Send(Lease("lease-1", {"freeze"}));
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return IsRunning(r, 1); }));
+  v1::SyncResponse revoke;
+  revoke.mutable_revoke()->set_lease_id("lease-1");
+  coordinator_->Send(revoke);
+  EXPECT_TRUE(testing::WaitUntil(
+      [&] {
+        const std::string started = ReadFile(pids).value_or("");
+        return std::count(started.begin(), started.end(), '\n') == 2;
+      },
+      absl::Minutes(1)));
+  coordinator_->Send(Lease("lease-2", {"ok 1"}, "m", 1));
+  EXPECT_TRUE(coordinator_->WaitFor([](const Record& r) { return HasSample(r, 1); }));
+  agent_.reset();
+  ::unsetenv("FAKE_RUNNER_PIDS");
 }
 
 TEST_F(AgentTest, AUnitThatTheRunnerRefusesFailsAloneAndByItsOwnFault) {

@@ -3,6 +3,7 @@
 //
 //   "ok N"       answers "\boxed{N}" at once
 //   "hold"       runs until it is cancelled
+//   "freeze"     stops the process, as a signal or a hung driver would
 //   "die"        kills the process
 //   "garbage"    writes bytes that are no frame
 //   "huge"       answers with more than a report holds
@@ -68,6 +69,8 @@ void Run(const v1::RunnerUnit& unit) {
   const std::string& text = unit.user_text();
   if (text.starts_with("ok ")) {
     Answer(unit, "so \\boxed{" + text.substr(3) + "}");
+  } else if (text == "freeze") {
+    ::kill(::getpid(), SIGSTOP);
   } else if (text == "die") {
     Die();
   } else if (text == "garbage") {
@@ -122,6 +125,7 @@ int Main() {
     if (!received.ok() || !*received) return 0;
     if (command.has_load()) Load(command.load());
     if (command.has_quantize()) Quantize(command.quantize());
+    if (command.has_cancel()) SendProgress(num_tokens);
     if (!command.has_submit()) continue;
     for (const v1::RunnerUnit& unit : command.submit().units()) Run(unit);
     SendProgress(++num_tokens);
