@@ -1,6 +1,8 @@
 #include "coordinator/reports/build_results.h"
 
 #include <algorithm>
+#include <future>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <utility>
@@ -20,37 +22,51 @@ ResultRow NamesOf(const storage::CellSummary& cell) {
   return names;
 }
 
+// What the rows of a cell are computed from.
+struct CellInput {
+  ResultRow names;
+  std::shared_ptr<const UnitGrid> grid;
+  std::shared_ptr<const UnitGrid> baseline;
+  bool is_baseline = false;
+  std::vector<ItemGroup> groups;
+};
+
+std::vector<ResultRow> ComputeRows(const CellInput& input) {
+  std::vector<ResultRow> rows;
+  rows.reserve(input.groups.size());
+  for (const ItemGroup& group : input.groups) {
+    rows.push_back(
+        ComputeRow(input.names, *input.grid, input.baseline.get(), input.is_baseline, group));
+  }
+  return rows;
+}
+
 // Reads what rows need, keeping only what later cells use again: the baselines and the items.
-class ResultsBuilder {
+class ResultsReader {
  public:
-  ResultsBuilder(storage::ReadStore* store, Grouping grouping)
+  ResultsReader(storage::ReadStore* store, Grouping grouping)
       : store_(store), grouping_(grouping) {}
 
-  absl::Status AddCell(const storage::SweepCellSummary& place, SweepResults* results) {
+  absl::StatusOr<CellInput> Read(const storage::SweepCellSummary& place) {
+    CellInput input;
     const storage::CellSummary& cell = place.cell;
     const int64_t baseline_id = place.place.baseline_cell_id;
-    ASSAY_ASSIGN_OR_RETURN(const std::shared_ptr<const UnitGrid> grid,
+    ASSAY_ASSIGN_OR_RETURN(input.grid,
                            Grid(cell.cell.id, place.place, /*is_baseline=*/baseline_id == 0));
-    std::shared_ptr<const UnitGrid> baseline;
     if (baseline_id != 0) {
-      ASSAY_ASSIGN_OR_RETURN(baseline, Grid(baseline_id, place.place, /*is_baseline=*/true));
+      ASSAY_ASSIGN_OR_RETURN(input.baseline, Grid(baseline_id, place.place, /*is_baseline=*/true));
     }
     // A cell without a baseline is the baseline only if it is the model as it is.
-    const bool is_baseline = baseline_id == 0 && cell.cell.artifact_id == 0;
-    results->complete = results->complete && grid->num_stored() == place.num_units();
-
-    std::vector<ItemGroup> groups = {AllItems(place.place.num_items)};
+    input.is_baseline = baseline_id == 0 && cell.cell.artifact_id == 0;
+    input.names = NamesOf(cell);
+    input.groups = {AllItems(place.place.num_items)};
     ASSAY_ASSIGN_OR_RETURN(const std::vector<ItemGroup> parts,
                            Groups(cell.cell.benchmark_id, place.place.num_items,
-                                  baseline != nullptr ? baseline.get()
-                                  : is_baseline       ? grid.get()
-                                                      : nullptr));
-    groups.insert(groups.end(), parts.begin(), parts.end());
-    const ResultRow names = NamesOf(cell);
-    for (const ItemGroup& group : groups) {
-      results->rows.push_back(ComputeRow(names, *grid, baseline.get(), is_baseline, group));
-    }
-    return absl::OkStatus();
+                                  input.baseline != nullptr ? input.baseline.get()
+                                  : input.is_baseline       ? input.grid.get()
+                                                            : nullptr));
+    input.groups.insert(input.groups.end(), parts.begin(), parts.end());
+    return input;
   }
 
  private:
@@ -132,10 +148,22 @@ absl::StatusOr<SweepResults> BuildResults(storage::ReadStore& store, const std::
   SweepResults results;
   results.sweep_name = sweep.name;
   results.complete = true;
-  ResultsBuilder builder(&store, grouping);
+  ResultsReader reader(&store, grouping);
+  // One cell is computed while the next is read: each takes about half of the time.
+  std::future<std::vector<ResultRow>> computed;
+  const auto take = [&] {
+    if (!computed.valid()) return;
+    std::vector<ResultRow> rows = computed.get();
+    std::move(rows.begin(), rows.end(), std::back_inserter(results.rows));
+  };
   for (const storage::SweepCellSummary& cell : cells) {
-    ASSAY_RETURN_IF_ERROR(builder.AddCell(cell, &results));
+    ASSAY_ASSIGN_OR_RETURN(CellInput input, reader.Read(cell));
+    results.complete = results.complete && input.grid->num_stored() == cell.num_units();
+    take();
+    computed =
+        std::async(std::launch::async, [input = std::move(input)] { return ComputeRows(input); });
   }
+  take();
   return results;
 }
 

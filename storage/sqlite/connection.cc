@@ -35,7 +35,7 @@ constexpr char kReaderSettings[] =
     "PRAGMA busy_timeout=5000;"
     "PRAGMA wal_autocheckpoint=0;"
     "PRAGMA trusted_schema=OFF;"
-    "PRAGMA cache_size=-65536;";
+    "PRAGMA cache_size=-16384;";
 
 // A path as SQLite's URI: everything but plain characters is percent-encoded.
 std::string FileUri(const std::string& path, std::string_view options) {
