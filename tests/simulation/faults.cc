@@ -152,6 +152,22 @@ void World::Lie() {
   Tell(grant.worker_id, std::move(sample));
 }
 
+// Some of the last units that were granted are answered now, truly, whatever became of them.
+void World::AnswerLate() {
+  constexpr size_t kNumAnswers = 8;
+  for (size_t i = 0; i < std::min(grants_.size(), kNumAnswers); ++i) {
+    const KnownGrant& grant =
+        grants_[grants_.size() - 1 - random_.Index(std::min<size_t>(grants_.size(), 30))];
+    storage::SampleRecord sample = Workload::MakeSample(*grant.cell, grant.unit);
+    sample.lease_id = grant.lease_id;
+    sample.worker_id = grant.worker_id;
+    sample.incarnation = grant.incarnation;
+    coordinator::ReportCommand report{grant.worker_id, grant.incarnation, {std::move(sample)}};
+    Report(grant.worker_id, report, /*honest=*/true,
+           [](const absl::StatusOr<std::vector<InsertOutcome>>&) {});
+  }
+}
+
 // The requeue has raised the unit's epoch, and nobody has been granted it yet.
 void World::LieAboutRequeued(const storage::UnitId& unit) {
   const auto grant = std::find_if(grants_.rbegin(), grants_.rend(),

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "coordinator/scheduler/cell_policy.h"
+#include "coordinator/scheduler/slot_policy.h"
 
 namespace assay::simulation {
 namespace {
@@ -30,6 +31,10 @@ constexpr MutantInfo kMutants[] = {
     {Mutant::kRestartExtendsNothing, "restart_extends_nothing"},
     {Mutant::kPriorityIgnored, "priority_ignored"},
     {Mutant::kShareIgnored, "share_ignored"},
+    {Mutant::kOwnerIgnored, "owner_ignored"},
+    {Mutant::kFitIgnored, "fit_ignored"},
+    {Mutant::kRevokeSaidOnce, "revoke_said_once"},
+    {Mutant::kPauseNotStored, "pause_not_stored"},
 };
 
 struct Rewrite {
@@ -54,6 +59,8 @@ constexpr Rewrite kRewrites[] = {
      "SET state = 1 WHERE lease_id = ?1 AND state = 9"},
     {Mutant::kFailuresNotDistinct, "count(DISTINCT l.worker_id || '/' || l.incarnation)",
      "count(*)"},
+    {Mutant::kPauseNotStored, "UPDATE sweep SET state = ?2,",
+     "UPDATE sweep SET state = CASE ?2 WHEN 2 THEN 1 ELSE ?2 END,"},
     {Mutant::kJobEpochNotRaised, "SET state = 2, epoch = epoch + 1, worker_id",
      "SET state = 2, epoch = max(epoch, 1), worker_id"},
 };
@@ -111,7 +118,8 @@ std::optional<size_t> WrapChooseSweep(std::span<const SweepCandidate> sweeps,
 std::optional<size_t> WrapChooseSweep(std::span<const SweepCandidate> sweeps, bool sticky) {
   using simulation::Mutant;
   const Mutant mutant = simulation::PlantedMutant();
-  if (mutant != Mutant::kPriorityIgnored && mutant != Mutant::kShareIgnored) {
+  if (mutant != Mutant::kPriorityIgnored && mutant != Mutant::kShareIgnored &&
+      mutant != Mutant::kOwnerIgnored) {
     return RealChooseSweep(sweeps, sticky);
   }
   simulation::CountMutation();
@@ -121,11 +129,28 @@ std::optional<size_t> WrapChooseSweep(std::span<const SweepCandidate> sweeps, bo
       candidate.priority = 0;
       continue;
     }
+    if (mutant == Mutant::kOwnerIgnored) {
+      candidate.owner = {};
+      continue;
+    }
     candidate.has_loaded = false;
     candidate.num_leased = 0;
     candidate.last_served = 0;
   }
   return RealChooseSweep(changed, sticky);
+}
+
+// And every Fits of the scheduler, for its own slots, here.
+#define ASSAY_FITS "_ZN5assay11coordinator4FitsERKNS0_8SlotNeedERKNS0_9SlotShapeE"
+
+bool RealFits(const SlotNeed& need, const SlotShape& slot) asm("__real_" ASSAY_FITS);
+bool WrapFits(const SlotNeed& need, const SlotShape& slot) asm("__wrap_" ASSAY_FITS);
+
+bool WrapFits(const SlotNeed& need, const SlotShape& slot) {
+  const bool fits = RealFits(need, slot);
+  if (fits || simulation::PlantedMutant() != simulation::Mutant::kFitIgnored) return fits;
+  simulation::CountMutation();
+  return true;
 }
 
 }  // namespace assay::coordinator

@@ -30,7 +30,11 @@ enum class Mutant {
   kLeasesNeverExpire,      // nobody looks for lapsed leases
   kRestartExtendsNothing,  // a restart does not wait for workers to come back
   kPriorityIgnored,        // the oldest sweep first, whatever its priority
-  kShareIgnored,           // the oldest sweep of the highest priority gets everything
+  kShareIgnored,           // an owner's oldest sweep gets all that is hers
+  kOwnerIgnored,           // who has more sweeps gets more
+  kFitIgnored,             // cells go to slots that cannot hold them
+  kRevokeSaidOnce,         // a worker that missed a revocation goes on
+  kPauseNotStored,         // a paused sweep runs again after a restart
 };
 
 struct MutantInfo {

@@ -125,6 +125,12 @@ void Oracle::OnHeartbeat(const coordinator::ControlPlane& plane,
       worker->second.incarnation != heartbeat.incarnation) {
     return;
   }
+  for (const coordinator::LeaseProgress& progress : heartbeat.leases) {
+    const coordinator::LeaseState* const lease = plane.scheduler().FindLease(progress.lease_id);
+    if (lease == nullptr || lease->worker_id != heartbeat.worker_id) {
+      batch_foreign_.emplace_back(heartbeat.worker_id, progress.lease_id);
+    }
+  }
   if (heartbeat.num_spooled_samples == 0) batch_unlisting_.insert(heartbeat.worker_id);
   // Slots that surely advanced, for what must live, and those that may have, for what must end: a
   // lease's last sample may have ended it earlier in the batch, its last failure may be in this
@@ -208,6 +214,7 @@ void Oracle::OnLost() {
   batch_samples_.clear();
   batch_requeued_.clear();
   batch_unlisting_.clear();
+  batch_foreign_.clear();
   batch_accepted_.clear();
   batch_submitted_.clear();
 }
@@ -226,10 +233,15 @@ void Oracle::OnCommitted(coordinator::ControlPlane& plane,
   batch_submitted_.clear();
   batch_samples_.clear();
   batch_requeued_.clear();
-  if (sweeps_changed_) ReadSweeps();
+  if (sweeps_changed_) {
+    ReadSweeps();
+    CheckSweepsInMemory(plane.scheduler());
+  }
   TakeGrants(messages);
   CheckLeases(plane.scheduler(), ticked);
+  CheckSlots(messages);
   CheckShares(plane.scheduler(), messages);
+  CheckStopped(plane.scheduler(), messages);
   CheckQuarantine(plane.scheduler());
   if (const std::string wrong = plane.scheduler().CheckInvariants(); !wrong.empty()) {
     Fail("the scheduler: " + wrong);
@@ -240,6 +252,7 @@ void Oracle::OnCommitted(coordinator::ControlPlane& plane,
     CheckUnitsInMemory(plane.scheduler());
   }
   batch_unlisting_.clear();
+  batch_foreign_.clear();
   batch_accepted_.clear();
 }
 

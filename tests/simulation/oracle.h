@@ -34,6 +34,10 @@ class Oracle {
 
   Oracle(const EventQueue* events, const Options& options) : events_(events), options_(options) {}
 
+  void AddWorker(const std::string& worker_id, std::vector<coordinator::SlotShape> slots) {
+    slots_[worker_id] = std::move(slots);
+  }
+
   const std::string& violation() const { return violation_; }
   void Fail(std::string what);
 
@@ -100,6 +104,7 @@ class Oracle {
     int32_t num_items = 0;
     int32_t num_repeats = 0;
     bool cancelled = false;
+    bool paused = false;
   };
   using Samples = std::map<storage::UnitId, Sample>;
 
@@ -111,8 +116,14 @@ class Oracle {
   void ForgetSample(const storage::UnitId& unit);  // a requeue is in the database
   void TakeGrants(const std::vector<coordinator::OutgoingMessage>& messages);
   void CheckLeases(const coordinator::Scheduler& scheduler, bool ticked);
+  void CheckSlots(const std::vector<coordinator::OutgoingMessage>& messages);
+  bool HasWorkFor(const coordinator::Scheduler& scheduler, const coordinator::SweepEntry& sweep,
+                  const coordinator::LeaseState& instead_of) const;
   void CheckShares(const coordinator::Scheduler& scheduler,
                    const std::vector<coordinator::OutgoingMessage>& messages);
+  void CheckStopped(const coordinator::Scheduler& scheduler,
+                    const std::vector<coordinator::OutgoingMessage>& messages);
+  void CheckSweepsInMemory(const coordinator::Scheduler& scheduler);
   void CheckQuarantine(const coordinator::Scheduler& scheduler);
   void CheckUnitsInMemory(const coordinator::Scheduler& scheduler);
   void CheckAccepted();                      // the rows of the batch, and how many there are in all
@@ -124,6 +135,7 @@ class Oracle {
 
   const EventQueue* const events_;
   const Options options_;
+  std::map<std::string, std::vector<coordinator::SlotShape>> slots_;  // by worker
   std::string violation_;
   std::string database_;
   std::unique_ptr<storage::sqlite::Connection> reader_;
@@ -149,6 +161,8 @@ class Oracle {
   Samples batch_samples_;
   std::set<storage::UnitId> batch_requeued_;
   std::vector<std::pair<std::string, Instant>> renewals_;  // of the heartbeat being handled
+  // Leases that a worker lists and that are not its own any more, by worker.
+  std::vector<std::pair<std::string, std::string>> batch_foreign_;
   std::set<std::string> batch_unlisting_;  // workers whose heartbeat may end a lost grant
   std::vector<storage::UnitId> batch_accepted_;
   std::map<std::string, int64_t> batch_submitted_;

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "coordinator/scheduler/cell_policy.h"
 #include "storage/sqlite/statement.h"
 #include "tests/simulation/oracle.h"
 #include "tests/simulation/sim_disk.h"
@@ -12,8 +11,6 @@
 
 namespace assay::simulation {
 
-using coordinator::GrantMessage;
-using coordinator::OutgoingMessage;
 using coordinator::Scheduler;
 using coordinator::UnitStatus;
 using storage::UnitId;
@@ -171,6 +168,7 @@ void Oracle::ReadSweeps() {
     Place place;
     Row(*statement).Read(&cell_id, &place.num_items, &place.num_repeats, &state);
     place.cancelled = state == static_cast<int32_t>(storage::SweepState::kCancelled);
+    place.paused = state == static_cast<int32_t>(storage::SweepState::kPaused);
     places_[cell_id].push_back(place);
   }
 }
@@ -290,58 +288,6 @@ void Oracle::CheckQuarantine(const Scheduler& scheduler) {
       const size_t least = failed_on_[unit].size() < 2 ? 4 : 3;
       if (failed_epochs_[unit].size() < least) {
         return Fail(Name(unit) + " is quarantined without a reason");
-      }
-    }
-  }
-}
-
-// A slot that takes on something new takes it from the sweeps of the highest priority that have
-// work for it, and of those from one with the fewest units in flight. Eligible after a batch means
-// eligible when it was decided, and a sweep's share only grows while slots are filled: what this
-// asks for is the least that must hold.
-void Oracle::CheckShares(const Scheduler& scheduler, const std::vector<OutgoingMessage>& messages) {
-  std::map<int64_t, int64_t> granted;                // by sweep
-  std::set<std::pair<std::string, int32_t>> filled;  // slots
-  for (const OutgoingMessage& message : messages) {
-    const auto* const grant = std::get_if<GrantMessage>(&message.body);
-    const auto* const lease = grant == nullptr ? nullptr : scheduler.FindLease(grant->lease_id);
-    if (lease != nullptr) granted[lease->sweep_id] += static_cast<int64_t>(grant->units.size());
-  }
-  for (const OutgoingMessage& message : messages) {
-    const auto* const grant = std::get_if<GrantMessage>(&message.body);
-    if (grant == nullptr) continue;
-    const auto* const lease = scheduler.FindLease(grant->lease_id);
-    if (lease == nullptr || !scheduler.sweeps().contains(lease->sweep_id)) continue;
-    const coordinator::SweepEntry& served = scheduler.sweeps().at(lease->sweep_id);
-    const coordinator::WorkerEntry& worker = scheduler.workers().at(lease->worker_id);
-    const auto& slot = worker.slots.at(static_cast<size_t>(lease->slot_index));
-    // The first grant decided what to load; a further one stays with it.
-    const bool is_first = filled.emplace(lease->worker_id, lease->slot_index).second;
-    const bool just_loaded = is_first && slot.load_since == lease->granted;
-    const bool sticky =
-        !just_loaded && lease->granted - slot.load_since < coordinator::kStickinessCap;
-    for (const auto& [sweep_id, sweep] : scheduler.sweeps()) {
-      if (sweep_id == lease->sweep_id || sweep.priority < served.priority) continue;
-      const bool has_work = std::ranges::any_of(sweep.eligible, [&](int32_t position) {
-        const auto& place = sweep.places[static_cast<size_t>(position)];
-        const auto& cell = scheduler.cells().at(place.cell_id);
-        const auto blocked = worker.blocked.find(cell.spec.load);
-        int64_t num_suspects = 0;
-        for (const int32_t index : cell.suspects) {
-          num_suspects += cell.units.Get(index) == UnitStatus::kQueued ? 1 : 0;
-        }
-        return place.counts[static_cast<size_t>(UnitStatus::kQueued)] > num_suspects &&
-               (blocked == worker.blocked.end() || blocked->second.until <= lease->granted);
-      });
-      if (!has_work) continue;
-      if (sweep.priority > served.priority) {
-        return Fail(fmt::format("lease {} serves sweep {} while sweep {} of higher priority waits",
-                                lease->lease_id, lease->sweep_id, sweep_id));
-      }
-      if (!sticky && served.num_charged - granted[lease->sweep_id] > sweep.num_charged) {
-        return Fail(fmt::format(
-            "lease {} gives sweep {} more of its {} units while sweep {} has {}", lease->lease_id,
-            lease->sweep_id, served.num_charged, sweep_id, sweep.num_charged));
       }
     }
   }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <optional>
 
@@ -65,7 +66,8 @@ void World::Submit() {
   ++people_.submits;
   coordinator::SubmitCommand command;
   command.plan = workload_.MakeSweep();
-  command.owner = "ada";
+  constexpr const char* kOwners[] = {"ada", "ada", "ada", "bob", "cleo"};
+  command.owner = kOwners[random_.Index(std::size(kOwners))];
   command.request_id = fmt::format("request-{}", ++num_requests_);
   Ask(
       [this, command](ControlPlane& plane) {
@@ -93,7 +95,8 @@ void World::ChangeASweep() {
   } else if (choice < 7) {
     ++people_.cancels;
     Say(fmt::format("cancel sweep {}", sweep));
-    Ask([sweep](ControlPlane& plane) { return plane.HandleCancel(sweep); }, [] {});
+    Ask([sweep](ControlPlane& plane) { return plane.HandleCancel(sweep); },
+        [this] { AnswerLate(); });
   } else {
     ++people_.retries;
     Say(fmt::format("retry sweep {}", sweep));

@@ -202,7 +202,8 @@ bool SimCoordinator::Handle(std::vector<Command>* commands, CrashPoint point, Cr
     Answer(*commands, status, CrashPoint::kNone, kind);
     return true;
   }
-  const std::vector<OutgoingMessage> messages = plane_->TakeMessages();
+  std::vector<OutgoingMessage> messages = plane_->TakeMessages();
+  if (PlantedMutant() == Mutant::kRevokeSaidOnce) ForgetSaidRevokes(&messages);
   oracle_->OnCommitted(*plane_, messages, ticked);
   if (point == CrashPoint::kAfterCommit) return crash();
   Answer(*commands, status, point, kind);
@@ -214,6 +215,16 @@ bool SimCoordinator::Handle(std::vector<Command>* commands, CrashPoint point, Cr
     oracle_->Fail("checkpoint: " + Message(checkpointed));
   }
   return true;
+}
+
+// A planted bug.
+void SimCoordinator::ForgetSaidRevokes(std::vector<OutgoingMessage>* messages) {
+  std::erase_if(*messages, [&](const OutgoingMessage& message) {
+    const auto* const revoke = std::get_if<coordinator::RevokeMessage>(&message.body);
+    if (revoke == nullptr || said_revokes_.insert(revoke->lease_id).second) return false;
+    CountMutation();
+    return true;
+  });
 }
 
 void SimCoordinator::Answer(const std::vector<Command>& commands, const absl::Status& status,

@@ -9,6 +9,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -83,6 +84,7 @@ class SimCoordinator {
     Done done;
   };
 
+  void ForgetSaidRevokes(std::vector<coordinator::OutgoingMessage>* messages);
   void ScheduleBatch(absl::Duration delay);
   void RunBatch();
   bool Handle(std::vector<Command>* commands, CrashPoint point, CrashKind kind);
@@ -104,6 +106,7 @@ class SimCoordinator {
   std::unique_ptr<storage::ControlStore> store_;
   std::unique_ptr<coordinator::ControlPlane> plane_;
   std::deque<Command> queue_;
+  std::set<std::string> said_revokes_;  // for a planted bug
   bool batch_scheduled_ = false;
   bool batch_was_lost_ = false;
   Instant next_tick_;

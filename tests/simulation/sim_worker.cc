@@ -45,7 +45,7 @@ void SimWorker::Start() {
   stalled_until_ = events_->now();
   connected_ = false;
   draining_ = false;
-  slots_.assign(static_cast<size_t>(options_.num_slots), Slot{});
+  slots_.assign(options_.slots.size(), Slot{});
   leases_.clear();
   failures_.clear();
   reporting_ = false;
@@ -93,7 +93,11 @@ void SimWorker::Connect() {
   command.hello.worker_id = options_.worker_id;
   command.hello.incarnation = incarnation_;
   command.hello.version = "1";
-  for (int i = 0; i < options_.num_slots; ++i) command.hello.slots.push_back({.index = i});
+  for (const coordinator::SlotShape& shape : options_.slots) {
+    command.hello.slots.push_back({.index = static_cast<int32_t>(command.hello.slots.size()),
+                                   .tensor_parallel_size = shape.tensor_parallel_size,
+                                   .memory_bytes = shape.memory_bytes});
+  }
   command.provenance.hostname = options_.worker_id;
   wire_->SendHello(command, stream_);
 }

@@ -56,7 +56,7 @@ class SimWorker {
  public:
   struct Options {
     std::string worker_id;
-    int num_slots = 1;
+    std::vector<coordinator::SlotShape> slots;
     absl::Duration heartbeat_interval;
     absl::Duration clock_ahead;  // of the coordinator's
   };

@@ -11,6 +11,12 @@ using coordinator::PlannedBenchmark;
 using coordinator::PlannedCell;
 using coordinator::PlannedSweep;
 
+namespace {
+
+constexpr int64_t kUnquantizedNeed = 1000;  // bytes, of a very small model
+
+}  // namespace
+
 Workload::Workload(uint64_t seed) : seed_(seed), random_(seed) {
   num_items_ = static_cast<int32_t>(random_.Between(3, 8));
   has_poison_ = random_.Chance(0.4);
@@ -19,8 +25,9 @@ Workload::Workload(uint64_t seed) : seed_(seed), random_(seed) {
 
 PlannedSweep Workload::MakeSweep() {
   PlannedSweep plan;
-  // Some sweeps in a row share cells and artifacts; then there is new work.
+  // Some sweeps in a row share cells and artifacts; then there is new work, now and then for gangs.
   const int generation = num_sweeps_ / 3;
+  const int32_t gang = generation % 4 == 3 ? 2 : 1;
   plan.name = fmt::format("sweep {}", ++num_sweeps_);
   plan.resolved_yaml = plan.name;
   constexpr int32_t kPriorities[] = {50, 50, 50, 80};
@@ -56,12 +63,15 @@ PlannedSweep Workload::MakeSweep() {
     cell.engine_numerics_version = "sim-1";
     cell.sampling.seed = 42 + generation;
     cell.key = Sha256Hex(fmt::format("cell {} {}", method, generation));
+    cell.tensor_parallel_size = gang;
+    cell.memory_need_bytes = method == 0 ? kUnquantizedNeed : kUnquantizedNeed / 2 - method;
     planned.num_items = static_cast<int32_t>(random_.Between(1, num_items_));
     planned.num_repeats = static_cast<int32_t>(random_.Between(1, 3));
     if (method > 0) {
       storage::ArtifactRecord artifact;
       artifact.key = Sha256Hex(fmt::format("artifact {} {}", method, generation));
       artifact.method = cell.method;
+      artifact.memory_need_bytes = method == 1 ? 0 : kUnquantizedNeed;
       planned.artifact_index = static_cast<int>(plan.artifacts.size());
       planned.baseline_index = 0;
       plan.artifacts.push_back(std::move(artifact));
@@ -70,6 +80,16 @@ PlannedSweep Workload::MakeSweep() {
     plan.cells.push_back(std::move(planned));
   }
   return plan;
+}
+
+std::vector<coordinator::SlotShape> Workload::MakeSlots(int worker) {
+  if (worker == 0) return {{1, 0}, {2, 0}};
+  const coordinator::SlotShape shapes[] = {
+      {1, 0}, {1, 0}, {1, kUnquantizedNeed}, {1, kUnquantizedNeed / 2}, {2, kUnquantizedNeed / 2}};
+  std::vector<coordinator::SlotShape> slots;
+  const int64_t num_slots = random_.Between(1, 2);
+  for (int64_t i = 0; i < num_slots; ++i) slots.push_back(shapes[random_.Index(5)]);
+  return slots;
 }
 
 storage::SampleRecord Workload::MakeSample(const coordinator::CellContext& cell,

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "coordinator/control/messages.h"
 #include "coordinator/planner/plan.h"
+#include "coordinator/scheduler/slot_policy.h"
 #include "tests/simulation/random.h"
 
 namespace assay::simulation {
@@ -18,6 +20,10 @@ class Workload {
 
   // A sweep over some of the cells; cells repeat between sweeps, with other items and repeats.
   coordinator::PlannedSweep MakeSweep();
+
+  // What the n-th worker has. The first one can hold every cell, or sweeps would not end; of the
+  // others many are too small for some.
+  std::vector<coordinator::SlotShape> MakeSlots(int worker);
 
   // The sample that an honest worker makes of a granted unit. Lease, epoch and worker are the
   // caller's to fill in.

@@ -54,7 +54,8 @@ World::World(const SimulationOptions& options, std::string database)
   for (int i = 0; i < num_workers; ++i) {
     SimWorker::Options worker;
     worker.worker_id = fmt::format("w{}", i);
-    worker.num_slots = static_cast<int>(random_.Between(1, 2));
+    worker.slots = workload_.MakeSlots(i);
+    oracle_.AddWorker(worker.worker_id, worker.slots);
     worker.heartbeat_interval = kHeartbeatInterval;
     worker.clock_ahead = random_.Between(absl::Hours(-2), absl::Hours(2));
     workers_.push_back(std::make_unique<SimWorker>(&events_, this, &workload_, &worker_counts_,

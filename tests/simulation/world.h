@@ -52,6 +52,7 @@ class World final : public WorkerWire {
   void CalmDown();
   void HurtTheDisk();
   void Lie();
+  void AnswerLate();
   void LieAboutRequeued(const storage::UnitId& unit);
   static storage::SampleRecord MakeLie(const KnownGrant& grant);
   void Tell(const std::string& link, storage::SampleRecord lie);
