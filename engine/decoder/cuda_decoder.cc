@@ -154,6 +154,22 @@ absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
   return absl::OkStatus();
 }
 
+absl::Status CudaDecoder::WriteCache(const Step& step, int layer_index, __nv_bfloat16* projections,
+                                     cudaStream_t stream) const {
+  const int64_t stride = QkvSize(model_.config);
+  return WriteKv({.rows = step.rows,
+                  .num_heads = model_.config.num_heads,
+                  .cache = step.cache,
+                  .layer = layer_index,
+                  .weights = model_.layers[static_cast<size_t>(layer_index)].kv,
+                  .rope = {.cosines = cosines_.data(), .sines = sines_.data()},
+                  .qkv = projections,
+                  .qkv_stride = stride,
+                  .query = projections,
+                  .query_stride = stride},
+                 stream);
+}
+
 absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaStream_t stream) {
   const ModelConfig& config = model_.config;
   const CudaLayer& layer = model_.layers[static_cast<size_t>(layer_index)];
@@ -163,18 +179,7 @@ absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaSt
   ASSAY_RETURN_IF_ERROR(Normalize(layer.input_norm, layer_index > 0, num_rows, stream));
   ASSAY_RETURN_IF_ERROR(
       qkv_->Run(normed_.data(), layer.qkv, layer.qkv_bias, projected_.data(), num_rows, stream));
-  const RopeTables rope = {.cosines = cosines_.data(), .sines = sines_.data()};
-  ASSAY_RETURN_IF_ERROR(WriteKv({.rows = step.rows,
-                                 .num_heads = config.num_heads,
-                                 .cache = step.cache,
-                                 .layer = layer_index,
-                                 .weights = layer.kv,
-                                 .rope = rope,
-                                 .qkv = projected_.data(),
-                                 .qkv_stride = stride,
-                                 .query = projected_.data(),
-                                 .query_stride = stride},
-                                stream));
+  ASSAY_RETURN_IF_ERROR(WriteCache(step, layer_index, projected_.data(), stream));
   AttentionArgs attention = {.rows = step.rows,
                              .num_heads = config.num_heads,
                              .cache = step.cache,
@@ -182,7 +187,7 @@ absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaSt
                              .key_scale = layer.kv.key.scale,
                              .key_zero = layer.kv.key.zero,
                              .key_bias = layer.kv.k_bias,
-                             .rope = rope,
+                             .rope = {.cosines = cosines_.data(), .sines = sines_.data()},
                              .query = projected_.data(),
                              .query_stride = stride,
                              .output = attended_.data(),

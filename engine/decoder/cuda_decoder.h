@@ -63,6 +63,11 @@ class CudaDecoder {
   absl::Status SampleIds(const RowSampling* params, int32_t* ids, int num_rows,
                          cudaStream_t stream);
 
+  // A layer's part of Run that fills the cache: `projections` [rows, q + 2 kv] become keys and
+  // values, and rotated queries in their place.
+  absl::Status WriteCache(const Step& step, int layer_index, __nv_bfloat16* projections,
+                          cudaStream_t stream) const;
+
   const float* logits() const { return logits_.data(); }  // [max_sampled, vocab]
   const Limits& limits() const { return limits_; }
   // The chosen kernels, a line each, for the log and the benchmark.

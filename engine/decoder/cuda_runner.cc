@@ -14,6 +14,7 @@
 #include "engine/decoder/cuda_model.h"
 #include "engine/decoder/cuda_step_inputs.h"
 #include "engine/kernels/cuda/device.h"
+#include "engine/kernels/cuda/random_fill.h"
 
 namespace assay::engine {
 namespace {
@@ -95,11 +96,17 @@ class CudaRunner final : public ModelRunner {
   absl::Status LaunchDecode(int graph_rows);
   void FillRows();
   absl::Status FetchIds(int count);
+  // Waits for what was launched since the start event, and adds its time.
+  absl::Status FinishPass();
+  // Keys and values of random projections in every slot of the cache.
+  absl::Status FillCacheRandomly();
 
   CudaDecoder::Step DecoderStep(int num_rows, int num_decode_rows, int num_tiles) const;
 
   int device_ = 0;
   Stream stream_;
+  Event pass_start_;
+  Event pass_end_;
   CudaModel model_;
   std::unique_ptr<CudaDecoder> decoder_;
   StepInputs inputs_;
@@ -163,6 +170,8 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CudaRunner::Load(const std::string&
   LogWith(spdlog::level::info, {}, plan.summary);
 
   ASSAY_ASSIGN_OR_RETURN(runner->stream_, MakeStream());
+  ASSAY_ASSIGN_OR_RETURN(runner->pass_start_, MakeEvent());
+  ASSAY_ASSIGN_OR_RETURN(runner->pass_end_, MakeEvent());
   const cudaStream_t stream = runner->stream_.get();
   ASSAY_ASSIGN_OR_RETURN(runner->model_, LoadCudaModel(model_plan, stream));
   ASSAY_ASSIGN_OR_RETURN(runner->decoder_, CudaDecoder::Make(&runner->model_, limits, stream));
@@ -177,7 +186,8 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CudaRunner::Load(const std::string&
   cache.base = runner->cache_memory_.data();
   cache.num_blocks = plan.num_blocks;
   runner->memory_bytes_ = plan.total_bytes;
-  LogWith(spdlog::level::debug, {}, runner->decoder_->DescribeGemms());
+  LogWith(spdlog::level::debug, {}, "kernels of the linears\n" + runner->decoder_->DescribeGemms());
+  if (options.random_weights) ASSAY_RETURN_IF_ERROR(runner->FillCacheRandomly());
   return std::unique_ptr<ModelRunner>(std::move(runner));
 }
 
@@ -295,6 +305,7 @@ absl::Status CudaRunner::RunEagerly() {
     inputs.sampling[i] = SamplingOf(*sampled.chunk);
   }
   const cudaStream_t stream = stream_.get();
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(pass_start_.get(), stream));
   ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
   ASSAY_RETURN_IF_ERROR(decoder_->Run(
       DecoderStep(pass_.num_rows(), num_decode_rows, static_cast<int>(tiles.size())), stream));
@@ -305,7 +316,15 @@ absl::Status CudaRunner::RunEagerly() {
         decoder_->SampleIds(device.sampling, sampled_ids_.data(), num_sampled, stream));
     ASSAY_RETURN_IF_ERROR(FetchIds(num_sampled));
   }
-  return CudaStatus(cudaStreamSynchronize(stream), "a step");
+  return FinishPass();
+}
+
+absl::Status CudaRunner::FinishPass() {
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(pass_end_.get(), stream_.get()));
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_.get()));
+  ASSAY_ASSIGN_OR_RETURN(const float milliseconds, ElapsedMs(pass_start_, pass_end_));
+  times_.device += absl::Milliseconds(milliseconds);
+  return absl::OkStatus();
 }
 
 absl::Status CudaRunner::FetchIds(int count) {
@@ -326,9 +345,10 @@ absl::Status CudaRunner::RunAsGraph(int graph_rows) {
     inputs.sampling[sampled.index] = SamplingOf(*sampled.chunk);
   }
   const cudaStream_t stream = stream_.get();
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(pass_start_.get(), stream));
   ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
   ASSAY_RETURN_IF_CUDA_ERROR(cudaGraphLaunch(graph, stream));
-  return CudaStatus(cudaStreamSynchronize(stream), "a decode step");
+  return FinishPass();
 }
 
 absl::Status CudaRunner::LaunchDecode(int graph_rows) {
@@ -357,6 +377,39 @@ absl::StatusOr<cudaGraphExec_t> CudaRunner::GraphFor(int graph_rows) {
   ASSAY_ASSIGN_OR_RETURN(Graph graph,
                          CaptureGraph(stream_.get(), [&] { return LaunchDecode(graph_rows); }));
   return graphs_.emplace(graph_rows, std::move(graph)).first->second.get();
+}
+
+absl::Status CudaRunner::FillCacheRandomly() {
+  const cudaStream_t stream = stream_.get();
+  const StepInputs::View& inputs = inputs_.host();
+  const int64_t stride = int64_t{config().q_size()} + 2 * int64_t{config().kv_size()};
+  const int blocks_at_once =
+      std::min(inputs_.limits().max_rows / kKvPageTokens, inputs_.limits().max_sequences);
+  if (blocks_at_once == 0) return absl::OkStatus();
+  const int num_rows = blocks_at_once * kKvPageTokens;
+  ASSAY_ASSIGN_OR_RETURN(const auto projections,
+                         DeviceBuffer<__nv_bfloat16>::Allocate(num_rows * stride));
+  ASSAY_RETURN_IF_ERROR(
+      FillRandom(projections.data(), projections.size(), 0, 1, /*seed=*/3, stream));
+  for (int row = 0; row < num_rows; ++row) {
+    inputs.positions[row] = row % kKvPageTokens;
+    inputs.sequences[row] = row / kKvPageTokens;
+  }
+  for (int64_t begin = 0; begin < cache_.num_blocks; begin += blocks_at_once) {
+    const int64_t count = std::min<int64_t>(blocks_at_once, cache_.num_blocks - begin);
+    for (int i = 0; i < count; ++i) {
+      const int32_t block = static_cast<int32_t>(begin + i);
+      inputs_.SetBlockTable(i, {&block, 1});
+    }
+    ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
+    for (int layer = 0; layer < config().num_layers; ++layer) {
+      ASSAY_RETURN_IF_ERROR(
+          decoder_->WriteCache(DecoderStep(static_cast<int>(count) * kKvPageTokens, 0, 0), layer,
+                               projections.data(), stream));
+    }
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<float>> CudaRunner::Forward(std::span<const int32_t> ids,

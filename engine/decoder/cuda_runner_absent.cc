@@ -1,14 +1,24 @@
-// Stands for cuda_runner.cc in builds with ASSAY_CUDA=OFF.
+// Stands for cuda_runner.cc and cuda_benchmark.cc in builds with ASSAY_CUDA=OFF.
 #include "base/status.h"
+#include "engine/decoder/cuda_benchmark.h"
 #include "engine/decoder/cuda_runner.h"
 
 namespace assay::engine {
+namespace {
 
-absl::StatusOr<std::unique_ptr<ModelRunner>> LoadCudaRunner(const std::string&,
-                                                            const CudaRunnerOptions&) {
+absl::Status NoBackend() {
   return FailedPrecondition(
       "this build has no CUDA backend: configure with -DASSAY_CUDA=ON, or use --device cpu");
 }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> LoadCudaRunner(const std::string&,
+                                                            const CudaRunnerOptions&) {
+  return NoBackend();
+}
+
+absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions&) { return NoBackend(); }
 
 bool HasCudaBackend() { return false; }
 

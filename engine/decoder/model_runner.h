@@ -46,6 +46,7 @@ struct RunnerTimes {
   absl::Duration matmul;
   absl::Duration attention;
   absl::Duration sampling;
+  absl::Duration device;  // GPUs: of all steps, by the device's clock
 };
 
 class ModelRunner {

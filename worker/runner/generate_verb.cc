@@ -73,7 +73,8 @@ absl::Status GenerateOrError(const GenerateArguments& arguments, std::ostream& o
                          ModelText::Load(arguments.model_dir));
   ASSAY_ASSIGN_OR_RETURN(
       const std::unique_ptr<engine::Engine> engine,
-      engine::Engine::Load(arguments.model_dir, {.num_threads = arguments.num_threads,
+      engine::Engine::Load(arguments.model_dir, {.device = arguments.device,
+                                                 .num_threads = arguments.num_threads,
                                                  .max_num_seqs = 1,
                                                  .max_model_len = arguments.max_model_len}));
   engine::GenerationRequest request;

@@ -32,6 +32,32 @@ void AddThreads(CLI::App* verb, int* num_threads) {
       ->capture_default_str();
 }
 
+void AddDevice(CLI::App* verb, std::string* device) {
+  verb->add_option("--device", *device, "cpu, cuda or cuda:N")->capture_default_str();
+}
+
+CLI::App* AddBench(CLI::App* app, BenchArguments* arguments) {
+  CLI::App* verb = app->add_subcommand("bench", "measure a model's shape on a GPU");
+  verb->add_option("MODEL", arguments->model_dir, "model or artifact folder")->required();
+  verb->add_flag("--random-weights", arguments->random_weights,
+                 "the folder holds config.json (and assay_quant.json) alone");
+  verb->add_option("--gpu", arguments->device, "number of the GPU")->check(CLI::Range(0, 1023));
+  verb->add_option("--batch", arguments->batch_sizes, "sequences of a decode step")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096));
+  verb->add_option("--context", arguments->context_lens, "tokens before each")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+  verb->add_option("--prefill", arguments->prefill_tokens, "tokens of a prefill step; 0: none")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
+      ->capture_default_str();
+  verb->add_option("--steps", arguments->num_steps, "timed steps of a measurement")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  verb->add_flag("--json", arguments->json, "one object");
+  return verb;
+}
+
 CLI::App* AddGenerate(CLI::App* app, GenerateArguments* arguments) {
   CLI::App* verb = app->add_subcommand("generate", "answer one prompt");
   verb->add_option("MODEL", arguments->model_dir, "model or artifact folder")->required();
@@ -56,6 +82,7 @@ CLI::App* AddGenerate(CLI::App* app, GenerateArguments* arguments) {
       ->capture_default_str();
   verb->add_option("--seed", arguments->seed, "equal seeds give equal answers")
       ->capture_default_str();
+  AddDevice(verb, &arguments->device);
   AddThreads(verb, &arguments->num_threads);
   return verb;
 }
@@ -92,9 +119,12 @@ int Main(int argc, char** argv) {
   CLI::App* generate = AddGenerate(&app, &generate_arguments);
   QuantizeVerbArguments quantize_arguments;
   CLI::App* quantize = AddQuantize(&app, &quantize_arguments);
+  BenchArguments bench_arguments;
+  CLI::App* bench = AddBench(&app, &bench_arguments);
 
   std::string model_dir;
   bool add_special_tokens = false;
+  std::string device = "cpu";
   int num_threads = 1;
   CLI::App* tokenize =
       app.add_subcommand("tokenize", "JSON lines {\"text\"} on stdin, {\"ids\"} on stdout");
@@ -103,6 +133,7 @@ int Main(int argc, char** argv) {
   CLI::App* score =
       app.add_subcommand("score", "JSON lines {\"ids\"} on stdin, {\"target_logprobs\"} on stdout");
   score->add_option("MODEL", model_dir, "model or artifact folder")->required();
+  AddDevice(score, &device);
   AddThreads(score, &num_threads);
 
   try {
@@ -116,9 +147,10 @@ int Main(int argc, char** argv) {
   if (*serve) return ServeOnStandardStreams();
   std::ios::sync_with_stdio(false);
   if (*generate) return Generate(generate_arguments, std::cout);
+  if (*bench) return Bench(bench_arguments, std::cout);
   if (*quantize) return QuantizeVerb(quantize_arguments, std::cout);
   if (*tokenize) return Tokenize(model_dir, add_special_tokens, std::cin, std::cout);
-  return Score(model_dir, num_threads, std::cin, std::cout);
+  return Score(model_dir, device, num_threads, std::cin, std::cout);
 }
 
 }  // namespace

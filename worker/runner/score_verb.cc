@@ -65,11 +65,12 @@ absl::StatusOr<std::vector<double>> TargetLogProbabilities(engine::Engine& engin
 
 }  // namespace
 
-int Score(const std::string& model_dir, int num_threads, std::istream& in, std::ostream& out) {
+int Score(const std::string& model_dir, const std::string& device, int num_threads,
+          std::istream& in, std::ostream& out) {
   const absl::Status folder = CheckModelFolder(model_dir, "config.json");
   if (!folder.ok()) return FailVerb(folder);
-  const absl::StatusOr<std::unique_ptr<engine::Engine>> engine =
-      engine::Engine::Load(model_dir, {.num_threads = num_threads, .max_num_seqs = 1});
+  const absl::StatusOr<std::unique_ptr<engine::Engine>> engine = engine::Engine::Load(
+      model_dir, {.device = device, .num_threads = num_threads, .max_num_seqs = 1});
   if (!engine.ok()) return FailVerb(engine.status());
   std::string line;
   for (int64_t number = 1; std::getline(in, line); ++number) {

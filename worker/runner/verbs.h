@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <iosfwd>
 #include <string>
+#include <vector>
 
 namespace assay::worker {
 
@@ -20,6 +21,7 @@ struct GenerateArguments {
   double top_p = 0.95;
   int top_k = 0;
   uint64_t seed = 0;
+  std::string device = "cpu";
   int num_threads = 1;
 };
 
@@ -32,7 +34,8 @@ int Tokenize(const std::string& model_dir, bool add_special_tokens, std::istream
              std::ostream& out);
 
 // {"ids"} in, {"target_logprobs"} out: of each id but the first, given those before it.
-int Score(const std::string& model_dir, int num_threads, std::istream& in, std::ostream& out);
+int Score(const std::string& model_dir, const std::string& device, int num_threads,
+          std::istream& in, std::ostream& out);
 
 struct QuantizeVerbArguments {
   std::string model_dir;
@@ -49,6 +52,20 @@ struct QuantizeVerbArguments {
   std::string output_dir;
   int num_threads = 1;
 };
+
+struct BenchArguments {
+  std::string model_dir;
+  bool random_weights = false;  // model_dir needs no weights
+  int device = 0;
+  std::vector<int> batch_sizes;       // empty: the defaults of engine/runtime/benchmark.h
+  std::vector<int64_t> context_lens;  // likewise
+  int64_t prefill_tokens = 8192;
+  int num_steps = 10;
+  bool json = false;
+};
+
+// What the model's shape reaches on a GPU: a table, or one JSON object.
+int Bench(const BenchArguments& arguments, std::ostream& out);
 
 // Writes an artifact folder. Exit code 73 when the output exists.
 int QuantizeVerb(const QuantizeVerbArguments& arguments, std::ostream& out);
