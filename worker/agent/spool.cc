@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr char kPrefix[] = "samples-";
 constexpr char kSuffix[] = ".spool";
 constexpr size_t kMaxGroupRecords = 256;
+constexpr size_t kProbeBytes = 64 << 10;
 
 std::string SegmentPath(const std::string& directory, int64_t number) {
   return fmt::format("{}/{}{:012}{}", directory, kPrefix, number, kSuffix);
@@ -230,7 +231,8 @@ void Spool::Interrupt() {
 void Spool::WriteLoop() {
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return stopping_ || !undurable_.empty(); });
+    // After a refusal it comes round by itself: nobody may have a sample to try the disk with.
+    changed_.wait(lock, [this] { return stopping_ || !undurable_.empty() || !health_.ok(); });
     std::vector<int64_t> ids;
     std::vector<std::string> bytes;
     while (!undurable_.empty() && !entries_.contains(undurable_.front())) {
@@ -245,15 +247,17 @@ void Spool::WriteLoop() {
     if (ids.empty()) {
       changed_.notify_all();
       if (stopping_) return;
-      continue;
+      if (health_.ok()) continue;
     }
     lock.unlock();
-    const absl::Status written = WriteGroup(ids, bytes);
+    const absl::Status written = ids.empty() ? ProbeDisk() : WriteGroup(ids, bytes);
     lock.lock();
     ++num_write_attempts_;
     if (written.ok()) {
       if (!health_.ok()) spdlog::info("spool: the disk takes samples again");
-      while (!undurable_.empty() && undurable_.front() <= ids.back()) undurable_.pop_front();
+      while (!ids.empty() && !undurable_.empty() && undurable_.front() <= ids.back()) {
+        undurable_.pop_front();
+      }
       health_ = absl::OkStatus();
       changed_.notify_all();
       continue;
@@ -268,6 +272,18 @@ void Spool::WriteLoop() {
     changed_.wait_for(lock, absl::ToChronoMilliseconds(options_.retry_interval),
                       [this] { return stopping_; });
   }
+}
+
+// Whether the disk takes bytes again. A worker whose disk was full takes no new work, and when its
+// last samples were reported from memory, nothing else would ever find out.
+absl::Status Spool::ProbeDisk() const {
+  const std::string path = options_.directory + "/probe";
+  ::unlink(path.c_str());  // of a process that died here
+  absl::StatusOr<std::unique_ptr<SegmentWriter>> probe = SegmentWriter::Create(path);
+  absl::Status written = probe.status();
+  if (probe.ok()) written = (*probe)->Append({std::string(kProbeBytes, 'p')});
+  ::unlink(path.c_str());
+  return written;
 }
 
 // A large segment of which nothing lives is ended here rather than when it is full, so that a crash

@@ -11,7 +11,8 @@
 //                +-- disk full: retried         +-----Return------+
 //
 // When the disk refuses, records stay in memory, may be taken and reported from there, and
-// health() says why; the agent then takes no new work, so memory is bounded by what was leased.
+// health() says why; the agent then takes no new work, so memory is bounded by what was leased. The
+// disk is tried again until it works, with or without a record to write.
 //
 // Opaque bytes; thread-safe. A folder belongs to one process at a time (flock).
 #pragma once
@@ -100,6 +101,7 @@ class Spool {
   absl::Status Replay();
   void WriteLoop();
   absl::Status WriteGroup(const std::vector<int64_t>& ids, const std::vector<std::string>& bytes);
+  absl::Status ProbeDisk() const;
   void SealForgottenSegment();
   bool Takeable(const Entry& entry) const;
   std::vector<std::string> DropDeadSegments();

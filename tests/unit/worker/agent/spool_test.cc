@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "tests/testing/local_system.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 
@@ -259,6 +260,27 @@ TEST_F(SpoolTest, AFullDiskKeepsSamplesInMemoryReportableAndWritesThemWhenThereI
   spool = Open();
   const std::vector<std::string> replayed = Bytes(TakeAll(spool.get()));
   EXPECT_EQ(replayed, (std::vector<std::string>{"fits", std::string(500, 'x'), "later"}));
+}
+
+// Nothing is left to write once all was reported from memory; a worker that takes no work until the
+// disk is well must still learn that it is.
+TEST_F(SpoolTest, ADiskThatIsWellAgainIsNoticedThoughEverythingWasReportedFromMemory) {
+  struct rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  ::signal(SIGXFSZ, SIG_IGN);
+  const std::unique_ptr<Spool> spool = Open({.retry_interval = absl::Milliseconds(1)});
+  const struct rlimit full = {200, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &full), 0);
+  spool->Add(std::string(500, 'x'));
+  EXPECT_FALSE(spool->Flush().ok());
+  spool->Remove(Ids(TakeAll(spool.get())));
+  EXPECT_EQ(spool->num_records(), 0);
+  EXPECT_FALSE(spool->health().ok());
+
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_TRUE(testing::WaitUntil([&] { return spool->health().ok(); }, absl::Minutes(1)));
+  spool->Add("later");
+  EXPECT_OK(spool->Flush());
 }
 
 }  // namespace
