@@ -55,6 +55,11 @@ bool CoordinatorLink::Stopping() const {
   return stopping_ || client_->is_shut_down();
 }
 
+bool CoordinatorLink::Lost() const {
+  const std::lock_guard lock(mutex_);
+  return stream_lost_;
+}
+
 void CoordinatorLink::Run() {
   bool reported = false;
   while (!Stopping()) {
@@ -93,7 +98,8 @@ absl::Status CoordinatorLink::Converse() {
   if (stream->Write(request)) {
     std::thread reader([this, raw = stream.get()] { ReadLoop(raw); });
     WriteLoop(stream.get());
-    call.context()->TryCancel();
+    // A stream that was lost says why by itself.
+    if (!Lost()) call.context()->TryCancel();
     reader.join();
   }
   const absl::Status status = FromGrpc(stream->Finish());

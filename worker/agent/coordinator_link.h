@@ -65,6 +65,7 @@ class CoordinatorLink {
   // Sends heartbeats until the stream is lost or the link stops.
   void WriteLoop(CoordinatorClient::SyncStream* stream);
   bool Stopping() const;
+  bool Lost() const;
 
   CoordinatorClient* const client_;
   const Options options_;
