@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iomanip>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -16,6 +19,7 @@ using testing::BinaryPath;
 using testing::CommandResult;
 using ::testing::HasSubstr;
 using testing::RunProgram;
+using testing::SourcePath;
 using testing::TemporaryDirectory;
 
 struct Wrong {
@@ -125,6 +129,48 @@ TEST(CompletionTest, BashOffersVerbsFlagsAndValues) {
   EXPECT_EQ(OfferedByBash("assay results --by ''"), "level subject length none\n");
   EXPECT_EQ(OfferedByBash("assay results -o m"), "md\n");
   EXPECT_EQ(OfferedByBash("assay generate --max-t"), "--max-tokens\n");
+}
+
+// The commands in the documents' code blocks: "assay sample ls ID   # what it does".
+std::vector<std::string> DocumentedCommands() {
+  std::vector<std::string> commands;
+  for (const char* document :
+       {"README.md", "docs/operations.md", "docs/security.md", "examples/README.md"}) {
+    std::ifstream file(SourcePath(document));
+    bool in_code = false;
+    for (std::string line; std::getline(file, line);) {
+      if (line.starts_with("```")) in_code = !in_code;
+      if (in_code && line.starts_with("assay ")) {
+        commands.push_back(line.substr(0, line.find(" #")));
+      }
+    }
+  }
+  return commands;
+}
+
+// Words as a shell splits them, with something in the place of placeholders.
+std::vector<std::string> Words(const std::string& command) {
+  std::vector<std::string> words;
+  std::istringstream stream(command);
+  for (std::string word; stream >> std::quoted(word);) {
+    std::erase_if(word, [](char c) { return c == '[' || c == ']'; });  // what is optional, too
+    words.push_back(word == "SAMPLE" || word == "CELL" ? "1" : word);
+  }
+  return words;
+}
+
+TEST(DocumentsTest, TheirCommandsExist) {
+  const std::vector<std::string> commands = DocumentedCommands();
+  EXPECT_GE(commands.size(), 10u);
+  for (const std::string& command : commands) {
+    std::vector<std::string> argv = Words(command);
+    if (argv[1] == "demo") continue;  // it would run
+    argv[0] = BinaryPath("assay");
+    const TemporaryDirectory nowhere;
+    const CommandResult result =
+        RunProgram(argv, "", {"ASSAY_COORDINATOR=127.0.0.1:1", "HOME=" + nowhere.path()});
+    EXPECT_NE(result.exit_code, 64) << command << "\n" << result.err;
+  }
 }
 
 }  // namespace
