@@ -37,6 +37,7 @@ absl::StatusOr<RoundReport> Round::Run(std::deque<Fault>* plan) {
   const absl::Status disturbed = Disturb(plan);
   if (!disturbed.ok()) Problem(Message(disturbed));
   if (report_.problems.empty()) CheckWhatIsStored();
+  KeepWhatIsStored();
   report_.wall = absl::Now() - start;
   system_.reset();
   return std::move(report_);
@@ -210,8 +211,8 @@ bool Round::KillUnacknowledged() {
   };
   link.Hold(/*to_server=*/false, /*to_client=*/true);
   const int64_t answered = stored();
-  const bool committed =
-      StepUntil([&] { return stored() > answered || Settled(); }, kPatience) && answered >= 0;
+  StepUntil([&] { return stored() > answered || Settled(); }, kPatience);
+  const bool committed = answered >= 0 && stored() > answered;
   const bool killed = committed && system_->Kill(&system_->coordinator(), absl::ZeroDuration());
   link.Drop();
   link.Heal();
@@ -401,6 +402,15 @@ void Round::CheckWhatIsStored() {
     report_.results = *std::move(results);
   } else {
     Problem(Message(results.status()));
+  }
+}
+
+// Out of the small disk, which ends with the system.
+void Round::KeepWhatIsStored() {
+  std::error_code ignored;
+  fs::create_directories(directory_ + "/stored", ignored);
+  for (const char* name : {"assay.db", "assay.db-wal"}) {
+    fs::copy_file(directory_ + "/data/" + name, directory_ + "/stored/" + name, ignored);
   }
 }
 

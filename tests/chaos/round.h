@@ -61,6 +61,7 @@ class Round {
 
   absl::Status Disturb(std::deque<Fault>* plan);
   void CheckWhatIsStored();
+  void KeepWhatIsStored();  // as DIRECTORY/stored/assay.db
 
   // Supervises and heals what is due; false when something is wrong, which is noted.
   bool Step();
