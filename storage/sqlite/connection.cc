@@ -21,18 +21,19 @@ constexpr int64_t kCheckpointBytes = int64_t{64} << 20;
 // samples/s, 8192 2,730, 16384 2,720.
 constexpr int kPageBytes = 8192;
 
+// How long another's lock is waited for.
+constexpr int kBusyTimeoutMs = 5000;
+
 constexpr char kWriterSettings[] =
     "PRAGMA journal_mode=WAL;"
     "PRAGMA synchronous=FULL;"  // an acknowledged sample is on disk
     "PRAGMA foreign_keys=ON;"
-    "PRAGMA busy_timeout=5000;"
     "PRAGMA wal_autocheckpoint=0;"
     "PRAGMA trusted_schema=OFF;"
     "PRAGMA cache_size=-32768;";
 
 constexpr char kReaderSettings[] =
     "PRAGMA query_only=ON;"
-    "PRAGMA busy_timeout=5000;"
     "PRAGMA wal_autocheckpoint=0;"
     "PRAGMA trusted_schema=OFF;"
     "PRAGMA cache_size=-16384;";
@@ -83,6 +84,8 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenFile(const std::stri
   // SQLite gives a handle even when it fails; the connection closes it.
   std::unique_ptr<Connection> connection(new Connection(path, db));
   if (code != SQLITE_OK) return MakeError(db, code, path);
+  // Before the first read: after a crash it may meet whoever is bringing the WAL back.
+  sqlite3_busy_timeout(db, kBusyTimeoutMs);
   // A database file is data from outside: its schema must not reach functions with side effects or
   // write to SQLite's own tables.
   sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
@@ -212,7 +215,7 @@ absl::Status Connection::CheckpointTruncate() {
   sqlite3_busy_timeout(db_, 0);
   const int code =
       sqlite3_wal_checkpoint_v2(db_, nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
-  sqlite3_busy_timeout(db_, 5000);
+  sqlite3_busy_timeout(db_, kBusyTimeoutMs);
   if ((code & 0xff) == SQLITE_BUSY) return absl::OkStatus();
   if (code != SQLITE_OK) return MakeError(db_, code, path_);
   wal_bytes_ = 0;

@@ -4,10 +4,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
 #include "base/file.h"
 #include "storage/sqlite/backup.h"
 #include "storage/sqlite/database_lock.h"
 #include "storage/sqlite/transaction.h"
+#include "tests/testing/local_system.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 
@@ -136,6 +140,23 @@ TEST_F(ConnectionTest, AReaderNeverCheckpointsNotEvenWhenItClosesLast) {
   EXPECT_EQ(wal.st_size, size);
   ASSERT_OK_AND_ASSIGN(db_, Connection::OpenWriter(path_));
   EXPECT_EQ(Integer(db_.get(), "SELECT count(*) FROM t"), 1);
+}
+
+// After a crash the first one to open the file brings its WAL back under an exclusive lock: a
+// reader that polls must not keep the coordinator from starting.
+TEST_F(ConnectionTest, OpeningWaitsForALockThatIsSoonGone) {
+  ASSERT_OK(db_->Execute("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t(n) VALUES(1)"));
+  absl::Status opened;
+  std::atomic<bool> done = false;
+  std::thread opener([&] {
+    opened = Connection::OpenWriter(path_).status();
+    done = true;
+  });
+  // Enough for one that does not wait to fail.
+  assay::testing::WaitUntil([&] { return done.load(); }, absl::Milliseconds(200));
+  db_.reset();
+  opener.join();
+  EXPECT_OK(opened);
 }
 
 TEST_F(ConnectionTest, ALargeWalIsCheckpointedAndReusedAndAReaderDelaysThat) {
