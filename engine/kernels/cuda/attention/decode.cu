@@ -56,7 +56,10 @@ struct Tile {
   static constexpr KvPageLayout kPage = {kHeadDim, kKey, kValue};
 
   static constexpr int kTokens = kCodes == KvCodes::kBf16 ? 16 : kCodes == KvCodes::k8Bit ? 32 : 64;
-  static constexpr int kStages = kTokens < 64 ? 3 : 2;
+  static constexpr int kBlocks = 2;  // on a multiprocessor
+  // As many as leave room for the blocks.
+  static constexpr int kStages =
+      kCodes == KvCodes::kBf16 || (kCodes == KvCodes::k3Bit && !kRotates) ? 3 : 2;
   static constexpr int kPerPage = kKvPageTokens / kTokens;
   static constexpr bool kKeyGrids = kKey.params == KvParams::kPerToken;
   static constexpr bool kValueGrids = kValue.params == KvParams::kPerToken;
@@ -179,8 +182,10 @@ template <KvCodes kCodes>
 __device__ void LoadQuery(const Params& p, const Item& item, int group, int lane,
                           uint32_t (&raw)[kPairs]) {
   using C = Codes<kCodes>;
+  // The whole warp asks for the item's words.
   const int row = item.row();
-  const bool valid = lane / 4 < group && item.num_tokens() > 0;
+  const int num_tokens = item.num_tokens();
+  const bool valid = lane / 4 < group && num_tokens > 0;
   const __nv_bfloat16* const head =
       p.query + row * p.query_stride + int64_t{item.kv_head * group + lane / 4} * kHeadDim;
 #pragma unroll
@@ -320,7 +325,8 @@ __device__ void FinishItem(const Params& p, const Item& item, int64_t index, int
 }
 
 template <KvCodes kCodes, bool kRotates>
-__global__ void __launch_bounds__(kThreads, 2) DecodeKernel(const __grid_constant__ Params p) {
+__global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
+    DecodeKernel(const __grid_constant__ Params p) {
   using T = Tile<kCodes, kRotates>;
   extern __shared__ __align__(128) uint8_t dynamic_memory[];
   auto& shared = *reinterpret_cast<SharedMemory<kCodes, kRotates>*>(dynamic_memory);
@@ -430,11 +436,13 @@ int64_t SharedBytes(int num_kv_heads) {
                   : base;
 }
 
-constexpr int kBlocksPerMultiprocessor = 2;
-constexpr int64_t kSharedBytesPerBlock = 113 * 1024;  // two blocks fit a Hopper multiprocessor
+// Of a Hopper multiprocessor's 228 KiB; a block takes one more.
+constexpr int64_t SharedBytesPerBlock(int num_blocks) { return (228 / num_blocks - 1) * 1024; }
 
 template <KvCodes kCodes, bool kRotates>
 absl::Status Launch(const Params& params, cudaStream_t stream) {
+  constexpr int kBlocks = Tile<kCodes, kRotates>::kBlocks;
+  static_assert(sizeof(SharedMemory<kCodes, kRotates>) <= SharedBytesPerBlock(kBlocks));
   const auto kernel = DecodeKernel<kCodes, kRotates>;
   const auto bytes = static_cast<int>(SharedBytes<kCodes, kRotates>(params.cache.num_kv_heads));
   int device = 0;
@@ -446,7 +454,7 @@ absl::Status Launch(const Params& params, cudaStream_t stream) {
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   // A grid of the device's size, whatever the batch: how many items there are is known on the
   // device.
-  const int num_blocks = num_multiprocessors * kBlocksPerMultiprocessor;
+  const int num_blocks = num_multiprocessors * kBlocks;
   kernel<<<static_cast<unsigned>(num_blocks), kThreads, static_cast<size_t>(bytes), stream>>>(
       params);
   return CudaStatus(cudaGetLastError(), "DecodeAttention");
@@ -454,7 +462,8 @@ absl::Status Launch(const Params& params, cudaStream_t stream) {
 
 // Keys before RoPE with more KV heads than this leave no room for two blocks.
 bool GridTablesFit(int num_kv_heads) {
-  return SharedBytes<KvCodes::k4Bit, true>(num_kv_heads) <= kSharedBytesPerBlock;
+  return SharedBytes<KvCodes::k4Bit, true>(num_kv_heads) <=
+         SharedBytesPerBlock(Tile<KvCodes::k4Bit, true>::kBlocks);
 }
 
 template <KvCodes kCodes, bool kRotates>
