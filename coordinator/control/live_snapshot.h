@@ -87,6 +87,7 @@ struct LiveSnapshot {
   std::vector<LiveWorker> workers;      // by id
   int64_t num_units_queued = 0;         // of active sweeps
   int64_t num_units_running = 0;
+  int64_t num_cells_without_slot = 0;  // that no slot can take, or whose artifact none can make
   double tokens_per_s = 0;
   double samples_per_s = 0;  // stored, over the last ten seconds
   double commit_p99_ms = 0;

@@ -80,6 +80,7 @@ LiveSnapshot ControlPlane::TakeSnapshot() {
       LiveCell& added = live.cells.emplace_back(MakeCell(place, cell, contexts_.at(place.cell_id)));
       if (added.num_queued > 0 && !sweep.paused && !cell.failed()) {
         added.waiting_reason = scheduler_->WhyNoSlot(place.cell_id);
+        snapshot.num_cells_without_slot += added.waiting_reason.empty() ? 0 : 1;
       }
       live.num_units += added.num_units();
       live.tokens_done += added.tokens_done;

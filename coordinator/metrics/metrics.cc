@@ -22,6 +22,9 @@ void AddWork(const LiveSnapshot& live, const storage::StoreTotals& store, Exposi
              Real(live.num_units_queued));
   out->Gauge("assay_units_running", "Units of active sweeps that a worker holds",
              Real(live.num_units_running));
+  out->Gauge("assay_cells_without_slot",
+             "Cells of active sweeps that no slot here can hold: a larger worker is wanted",
+             Real(live.num_cells_without_slot));
   int64_t num_leases = 0;
   for (const LiveWorker& worker : live.workers) num_leases += worker.num_leases;
   out->Gauge("assay_leases_open", "Leases that workers hold", Real(num_leases));

@@ -47,6 +47,7 @@ TEST_F(ControlPlacementTest, ACellThatFitsNowhereWaitsInTheSnapshotAndInTheEvent
   EXPECT_THAT(Messages<GrantMessage>(), IsEmpty());
   EXPECT_EQ(plane().TakeSnapshot().sweeps.at(sweep).cells[0].waiting_reason,
             "needs 60.0 GiB; the largest slot has 24.0 GiB");
+  EXPECT_EQ(plane().TakeSnapshot().num_cells_without_slot, 1);
   EXPECT_EQ(NumEvents("cell_waits_for_slot"), 2) << "once by each start of the coordinator";
   HelloWithMemory("big", 78 * kGib);
   ASSERT_EQ(Messages<GrantMessage>().size(), 1u);

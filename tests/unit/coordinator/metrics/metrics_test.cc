@@ -31,6 +31,7 @@ MetricsInput MakeInput() {
   MetricsInput input;
   input.live.num_units_queued = 11;
   input.live.num_units_running = 7;
+  input.live.num_cells_without_slot = 6;
   input.live.counters = {.num_accepted = 5, .num_duplicates = 2, .num_fenced = 1, .num_rerolls = 3};
   input.live.commit_seconds.Add(0.004);
   input.live.batch_sizes.Add(12);
@@ -47,6 +48,7 @@ TEST(MetricsTest, TellsWhatTheSnapshotTells) {
   const std::string text = RenderMetrics(MakeInput());
   for (const char* line : {"assay_units_queued 11\n",
                            "assay_units_running 7\n",
+                           "assay_cells_without_slot 6\n",
                            "assay_leases_open 4\n",
                            "assay_samples_total{outcome=\"accepted\"} 5\n",
                            "assay_samples_total{outcome=\"duplicate\"} 2\n",
