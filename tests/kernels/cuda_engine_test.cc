@@ -209,8 +209,8 @@ TEST_P(CudaEngineTest, PreemptionDoesNotShow) {
   constexpr int kRequests = 24;
   const Outputs expected = Generate({.max_model_len = 256}, kRequests, true, 1.5f);
   const ModelConfig& config = GetParam().config;
-  // As many bytes as 12 blocks of 16-bit values take: of 64 tokens each.
-  const int64_t cache_bytes = int64_t{12} * 64 * config.num_layers * config.kv_size() * 2 * 2;
+  // As many bytes as 5 blocks of 16-bit values take, of 64 tokens each: one sequence needs 4.
+  const int64_t cache_bytes = int64_t{5} * 64 * config.num_layers * config.kv_size() * 2 * 2;
   int64_t num_preemptions = 0;
   EXPECT_EQ(Generate({.max_model_len = 256, .kv_cache_bytes = cache_bytes}, kRequests, true, 1.5f,
                      &num_preemptions),
