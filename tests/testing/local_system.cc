@@ -17,18 +17,12 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "tests/testing/paths.h"
+#include "tests/testing/patience.h"
 
 namespace assay::testing {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Sanitized engines are that much slower.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kPatience = 10;
-#else
-constexpr int kPatience = 1;
-#endif
 
 std::string ReadAll(int fd) {
   std::string text;

@@ -10,6 +10,7 @@
 #include "assay/v1/runner.pb.h"
 #include "base/subprocess.h"
 #include "tests/testing/paths.h"
+#include "tests/testing/patience.h"
 #include "tests/testing/status_matchers.h"
 #include "worker/wire/frame.h"
 
@@ -35,7 +36,7 @@ class RunnerClient {
     while (true) {
       v1::RunnerEvent event;
       const absl::StatusOr<bool> received =
-          ReadFrame(process_->stdout_fd(), &event, absl::Seconds(120));
+          ReadFrame(process_->stdout_fd(), &event, absl::Seconds(120) * testing::kPatience);
       EXPECT_OK(received.status());
       if (!received.ok() || !*received) return {};
       if (wanted(event)) return event;
