@@ -1,0 +1,267 @@
+// Paged attention on the GPU against plain loops in float64, and against itself: alone and in a
+// batch, whole prompts and cut ones.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <optional>
+
+#include "tests/kernels/kv_problem.h"
+#include "tests/testing/status_matchers.h"
+
+namespace assay::engine::cuda {
+namespace {
+
+using Position = CacheSpec::Position;
+
+KvCase With(KvCase kv_case, int num_heads, int num_kv_heads, int head_dim = 128) {
+  kv_case.num_heads = num_heads;
+  kv_case.num_kv_heads = num_kv_heads;
+  kv_case.head_dim = head_dim;
+  kv_case.name += fmt::format("Heads{}Of{}Dim{}", num_heads, num_kv_heads, head_dim);
+  return kv_case;
+}
+
+// K and V of different widths, which only the plain kernel takes.
+KvCase MixedCase() {
+  KvCase kv_case = PerTokenCase(4, false, 1);
+  kv_case.key.bit_width = 8;
+  kv_case.name = "8BitKeys4BitValues";
+  return kv_case;
+}
+
+// Both sides of the pages' and chunks' ends, and several chunks.
+const std::vector<int> kContexts = {1, 2, 63, 64, 65, 130, 511, 512, 513, 1100, 1730};
+
+using Outputs = std::vector<uint16_t>;  // bf16
+
+class AttentionTest : public ::testing::TestWithParam<KvCase> {
+ protected:
+  void SetUp() override {
+    if (NumDevices() == 0) GTEST_SKIP() << "no GPU";
+  }
+
+  int64_t q_size() const { return GetParam().num_heads * GetParam().head_dim; }
+
+  void Prepare(std::vector<int> contexts, uint32_t seed) {
+    problem_.emplace(GetParam(), std::move(contexts), seed);
+    ASSERT_OK(problem_->Upload());
+    ASSERT_OK(problem_->Write());
+    ASSERT_OK_AND_ASSIGN(queries_, problem_->DownloadQueries());
+    ASSERT_OK_AND_ASSIGN(workspace_,
+                         DecodeWorkspace::Make({.max_rows = problem_->num_sequences() + 1,
+                                                .max_context_len = 4096,
+                                                .num_heads = GetParam().num_heads,
+                                                .num_kv_heads = GetParam().num_kv_heads,
+                                                .head_dim = GetParam().head_dim}));
+  }
+
+  // NaNs before every run.
+  absl::StatusOr<Outputs> RunPoisoned(
+      int64_t num_rows, const std::function<absl::Status(__nv_bfloat16*)>& run) const {
+    ASSAY_ASSIGN_OR_RETURN(const auto buffer,
+                           DeviceBuffer<__nv_bfloat16>::Allocate(num_rows * q_size()));
+    ASSAY_RETURN_IF_CUDA_ERROR(
+        cudaMemset(buffer.data(), 0xFF, static_cast<size_t>(buffer.bytes())));
+    ASSAY_RETURN_IF_ERROR(run(buffer.data()));
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
+    Outputs outputs(static_cast<size_t>(buffer.size()));
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemcpy(outputs.data(), buffer.data(),
+                                          static_cast<size_t>(buffer.bytes()),
+                                          cudaMemcpyDeviceToHost));
+    return outputs;
+  }
+
+  // The last rows of sequences [first, first + count).
+  absl::StatusOr<Outputs> Decode(int first, int count) const {
+    return RunPoisoned(count, [&](__nv_bfloat16* output) -> absl::Status {
+      const StepRows rows = problem_->LastRows(first, count);
+      ASSAY_RETURN_IF_ERROR(PlanDecode(rows, *workspace_, nullptr));
+      return DecodeAttention(
+          problem_->Attention(rows, problem_->last_queries() + first * q_size(), output),
+          *workspace_, nullptr);
+    });
+  }
+
+  // All rows, prompts cut after every `chunk_tokens`.
+  absl::StatusOr<Outputs> Prefill(int chunk_tokens) const {
+    std::vector<PrefillChunk> chunks;
+    for (int sequence = 0; sequence < problem_->num_sequences(); ++sequence) {
+      const int length = problem_->context_len(sequence);
+      for (int at = 0; at < length; at += chunk_tokens) {
+        chunks.push_back({.first_row = problem_->RowOf(sequence, at),
+                          .num_rows = std::min(chunk_tokens, length - at),
+                          .first_position = at,
+                          .sequence = sequence});
+      }
+    }
+    const std::vector<PrefillChunk> tiles =
+        MakePrefillTiles(chunks, GetParam().num_heads, GetParam().num_kv_heads);
+    ASSAY_ASSIGN_OR_RETURN(const auto buffer, DeviceBuffer<PrefillChunk>::Allocate(
+                                                  static_cast<int64_t>(tiles.size())));
+    ASSAY_RETURN_IF_ERROR(buffer.CopyFrom(tiles, nullptr));
+    return RunPoisoned(problem_->num_rows(), [&](__nv_bfloat16* output) {
+      return PrefillAttention(problem_->Attention(problem_->AllRows(), problem_->queries(), output),
+                              buffer.data(), static_cast<int>(tiles.size()), nullptr);
+    });
+  }
+
+  // Compares output row `out_row` with the reference of a sequence's position.
+  void ExpectRow(const Outputs& outputs, int out_row, int sequence, int position,
+                 bool rounds_static_keys) {
+    for (int head = 0; head < GetParam().num_heads; ++head) {
+      const KvProblem::Expected expected =
+          problem_->ExpectedAttention(sequence, position, head, rounds_static_keys, queries_);
+      for (size_t d = 0; d < expected.output.size(); ++d) {
+        const size_t at = static_cast<size_t>(out_row * q_size() + head * GetParam().head_dim) + d;
+        const double found = FromBf16(outputs[at]);
+        const double error = found - expected.output[d];
+        ASSERT_LE(std::abs(error), expected.tolerance[d])  // false for a NaN
+            << "sequence " << sequence << " position " << position << " head " << head << " dim "
+            << d << ": " << found << " for " << expected.output[d];
+        error_squares_ += error * error;
+        output_squares_ += expected.output[d] * expected.output[d];
+      }
+    }
+  }
+
+  // The bound on each element is a worst case; errors of a sum over many mostly cancel.
+  void ExpectSmallErrorOverall() {
+    const bool is_static = GetParam().key.granularity == CacheSpec::Granularity::kPerChannelStatic;
+    const double relative = std::sqrt(error_squares_ / output_squares_);
+    RecordProperty("relative_error", fmt::format("{:.2e}", relative));
+    EXPECT_LE(relative, is_static ? 8e-3 : 4e-3);
+  }
+
+  std::optional<KvProblem> problem_;
+  std::optional<DecodeWorkspace> workspace_;
+  std::vector<float> queries_;
+  double error_squares_ = 0;
+  double output_squares_ = 0;
+};
+
+TEST_P(AttentionTest, DecodeIsSoftmaxAttentionOverTheCachesValues) {
+  Prepare(kContexts, 11);
+  ASSERT_OK_AND_ASSIGN(const Outputs outputs, Decode(0, problem_->num_sequences()));
+  for (int i = 0; i < problem_->num_sequences(); ++i) {
+    ASSERT_NO_FATAL_FAILURE(ExpectRow(outputs, i, i, problem_->context_len(i) - 1,
+                                      /*rounds_static_keys=*/GetParam().head_dim != 128));
+  }
+  ExpectSmallErrorOverall();
+}
+
+TEST_P(AttentionTest, PrefillIsCausalSoftmaxAttentionOverTheCachesValues) {
+  Prepare({1, 64, 150, 300}, 12);
+  ASSERT_OK_AND_ASSIGN(const Outputs outputs, Prefill(1 << 20));
+  for (int sequence = 0; sequence < problem_->num_sequences(); ++sequence) {
+    const int length = problem_->context_len(sequence);
+    for (int position = 0; position < length; position += position < length - 20 ? 13 : 1) {
+      ASSERT_NO_FATAL_FAILURE(ExpectRow(outputs, problem_->RowOf(sequence, position), sequence,
+                                        position,
+                                        /*rounds_static_keys=*/true));
+    }
+  }
+  ExpectSmallErrorOverall();
+}
+
+TEST_P(AttentionTest, ADecodedRowDoesNotDependOnItsBatch) {
+  std::vector<int> contexts = kContexts;
+  for (int i = 0; contexts.size() < 256; ++i) contexts.push_back(1 + i * 37 % 200);
+  Prepare(contexts, 13);
+  ASSERT_OK_AND_ASSIGN(const Outputs together, Decode(0, problem_->num_sequences()));
+  for (const int row : {0, 2, 5, 7, 8, 10, 100, 255}) {
+    ASSERT_OK_AND_ASSIGN(const Outputs alone, Decode(row, 1));
+    EXPECT_EQ(std::memcmp(alone.data(), together.data() + row * q_size(),
+                          static_cast<size_t>(q_size()) * 2),
+              0)
+        << "row " << row;
+  }
+  // What a launch leaves behind does not reach the next.
+  ASSERT_OK_AND_ASSIGN(const Outputs again, Decode(0, problem_->num_sequences()));
+  EXPECT_EQ(again, together);
+}
+
+TEST_P(AttentionTest, APromptsRowsDoNotDependOnWhereItWasCut) {
+  Prepare({1, 100, 333, 700}, 14);
+  ASSERT_OK_AND_ASSIGN(const Outputs whole, Prefill(1 << 20));
+  for (const int chunk_tokens : {1, 37, 64, 256}) {
+    ASSERT_OK_AND_ASSIGN(const Outputs cut, Prefill(chunk_tokens));
+    EXPECT_EQ(cut, whole) << "cut every " << chunk_tokens;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases, AttentionTest,
+    ::testing::Values(Bf16Case(), With(Bf16Case(), 7, 1), PerTokenCase(8, false, 1),
+                      With(PerTokenCase(8, true, 0.95f), 16, 2), PerTokenCase(4, false, 1),
+                      With(PerTokenCase(4, true, 0.95f), 5, 1),
+                      With(PerTokenCase(4, false, 1), 2, 2), PerTokenCase(3, true, 0.95f),
+                      With(PerTokenCase(3, false, 1), 8, 1),
+                      StaticKeyCase(4, Position::kBeforeRope),
+                      With(StaticKeyCase(4, Position::kBeforeBias), 6, 1),
+                      With(StaticKeyCase(3, Position::kBeforeBias), 8, 1)),
+    ::testing::PrintToStringParamName());
+
+// Small models and rare combinations.
+INSTANTIATE_TEST_SUITE_P(PlainCases, AttentionTest,
+                         ::testing::Values(With(Bf16Case(), 4, 2, 64),
+                                           With(PerTokenCase(4, true, 0.95f), 2, 1, 16),
+                                           With(PerTokenCase(8, false, 1), 3, 1, 96),
+                                           With(StaticKeyCase(3, Position::kBeforeBias), 2, 2, 32),
+                                           MixedCase()),
+                         ::testing::PrintToStringParamName());
+
+TEST(DecodeAttentionTest, PaddingRowsAreLeftAloneAndChangeNothing) {
+  if (NumDevices() == 0) GTEST_SKIP() << "no GPU";
+  KvProblem problem(PerTokenCase(4, false, 1), {600, 70}, 15);
+  ASSERT_OK(problem.Upload());
+  ASSERT_OK(problem.Write());
+  ASSERT_OK_AND_ASSIGN(const DecodeWorkspace workspace,
+                       DecodeWorkspace::Make({.max_rows = 8,
+                                              .max_context_len = 1024,
+                                              .num_heads = 4,
+                                              .num_kv_heads = 2,
+                                              .head_dim = 128}));
+  const int64_t q_size = 4 * 128;
+  ASSERT_OK_AND_ASSIGN(const auto output, DeviceBuffer<__nv_bfloat16>::Allocate(4 * q_size));
+  ASSERT_OK_AND_ASSIGN(const auto query, DeviceBuffer<__nv_bfloat16>::Allocate(4 * q_size));
+  ASSERT_OK_AND_ASSIGN(const auto positions, DeviceBuffer<int32_t>::Allocate(4));
+  ASSERT_OK_AND_ASSIGN(const auto sequences, DeviceBuffer<int32_t>::Allocate(4));
+  const std::vector<int32_t> padded_positions = {-1, 599, -1, 69};
+  const std::vector<int32_t> padded_sequences = {0, 0, 1, 1};
+  ASSERT_OK(positions.CopyFrom(padded_positions, nullptr));
+  ASSERT_OK(sequences.CopyFrom(padded_sequences, nullptr));
+  const size_t row_bytes = q_size * 2;
+  ASSERT_EQ(cudaMemset(output.data(), 0xAB, 4 * row_bytes), cudaSuccess);
+  for (const int row : {0, 1}) {
+    ASSERT_EQ(cudaMemcpy(query.data() + (2 * row + 1) * q_size,
+                         problem.last_queries() + row * q_size, row_bytes, cudaMemcpyDefault),
+              cudaSuccess);
+  }
+  const auto run = [&](StepRows rows, const __nv_bfloat16* from, std::vector<uint16_t>* result) {
+    ASSERT_OK(PlanDecode(rows, workspace, nullptr));
+    ASSERT_OK(DecodeAttention(problem.Attention(rows, from, output.data()), workspace, nullptr));
+    result->resize(static_cast<size_t>(rows.num_rows * q_size));
+    ASSERT_EQ(cudaMemcpy(result->data(), output.data(), result->size() * 2, cudaMemcpyDefault),
+              cudaSuccess);
+  };
+  StepRows padded = problem.LastRows(0, 2);
+  padded.num_rows = 4;
+  padded.positions = positions.data();
+  padded.sequences = sequences.data();
+  std::vector<uint16_t> with_padding;
+  run(padded, query.data(), &with_padding);
+  std::vector<uint16_t> without;
+  run(problem.LastRows(0, 2), problem.last_queries(), &without);
+  for (int64_t i = 0; i < q_size; ++i) {
+    const auto at = static_cast<size_t>(i);
+    ASSERT_EQ(with_padding[at], 0xABAB);
+    ASSERT_EQ(with_padding[at + 2 * q_size], 0xABAB);
+    ASSERT_EQ(with_padding[at + q_size], without[at]);
+    ASSERT_EQ(with_padding[at + 3 * q_size], without[at + q_size]);
+  }
+}
+
+}  // namespace
+}  // namespace assay::engine::cuda
