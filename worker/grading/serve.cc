@@ -168,8 +168,7 @@ int GradeJsonLines(const std::string& grader_name, std::istream& in, std::ostrea
 void LimitProcess(int64_t memory_bytes) {
   const struct rlimit none = {0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  // Sanitizers map terabytes of shadow memory.
+#ifndef ASSAY_SANITIZED  // sanitizers map terabytes of shadow memory
   const auto bytes = static_cast<rlim_t>(memory_bytes);
   const struct rlimit memory = {bytes, bytes};
   ::setrlimit(RLIMIT_AS, &memory);
