@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "coordinator/api/limits.h"
 #include "storage/sqlite/connection.h"
 #include "storage/text/text_codec.h"
 
@@ -176,7 +177,7 @@ class Liar {
     hello->set_worker_id(worker_id);
     hello->set_incarnation(incarnation);
     hello->set_version("0.1.0");
-    hello->set_protocol_revision(1);
+    hello->set_protocol_revision(coordinator::kProtocolRevision);
     hello->mutable_provenance()->set_device("a liar");
     v1::Slot* slot = hello->add_slots();
     slot->set_index(0);

@@ -58,10 +58,16 @@ absl::Status Round::Disturb(std::deque<Fault>* plan) {
     StepUntil([&] { return absl::Now() >= strike; }, kPatience);
     if (Settled()) break;
     // A runner that is just being started, say: a moment later there is one.
-    const bool struck = StepUntil([&] { return Inject(fault) || Settled(); }, kPatience);
+    bool struck = false;
+    StepUntil(
+        [&] {
+          struck = Inject(fault);
+          return struck || Settled();
+        },
+        kPatience);
     if (!report_.problems.empty()) return absl::OkStatus();
+    if (!struck && Settled()) break;
     if (!struck) return DeadlineExceeded("nothing to strike for: {}", NameOf(fault.kind));
-    if (Settled() && !report_.injected.contains(fault.kind)) break;
     plan->pop_front();
   }
   if (!HealAll()) return absl::OkStatus();
@@ -268,8 +274,13 @@ bool Round::StopChild(const Fault& fault, const std::string& program) {
   return false;
 }
 
+testing::TcpProxy& Round::LinkOf(const Fault& fault) {
+  const int worker = static_cast<int>(fault.choice % kNumWorkers);
+  return system_->proxy(system_->behind_proxy(worker) ? worker : 0);
+}
+
 bool Round::BlackholeLink(const Fault& fault) {
-  testing::TcpProxy& link = system_->proxy(0);
+  testing::TcpProxy& link = LinkOf(fault);
   const uint64_t direction = fault.choice / 2 % 3;
   link.Hold(/*to_server=*/direction != 1, /*to_client=*/direction != 2);
   // Some links come back with what was on them, some with nothing.
@@ -282,7 +293,7 @@ bool Round::BlackholeLink(const Fault& fault) {
 }
 
 bool Round::SlowLink(const Fault& fault) {
-  testing::TcpProxy& link = system_->proxy(0);
+  testing::TcpProxy& link = LinkOf(fault);
   link.Slow(absl::Milliseconds(20 + fault.choice / 2 % 100),
             static_cast<int>(200 + fault.choice / 256 % 4000));
   Hold(fault, [&link] { link.Heal(); });
@@ -290,7 +301,7 @@ bool Round::SlowLink(const Fault& fault) {
 }
 
 bool Round::CutLink(const Fault& fault) {
-  testing::TcpProxy& link = system_->proxy(0);
+  testing::TcpProxy& link = LinkOf(fault);
   const int64_t before = link.counters().num_cut;
   link.CutAfter(static_cast<int64_t>(1 + fault.choice / 2 % 20'000));
   const bool cut =

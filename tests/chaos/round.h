@@ -77,6 +77,7 @@ class Round {
   bool KillChild(const Fault& fault, const std::string& program);
   bool StopProgram(const Fault& fault, ChaosSystem::Program* program);
   bool StopChild(const Fault& fault, const std::string& program);
+  testing::TcpProxy& LinkOf(const Fault& fault);
   bool BlackholeLink(const Fault& fault);
   bool SlowLink(const Fault& fault);
   bool CutLink(const Fault& fault);
