@@ -93,6 +93,7 @@ std::vector<Slot::Event> Slot::WaitForEvents() {
   const absl::Duration now = options_.clock->Monotonic();
   if (now - before > kSuspended) {
     last_progress_ = now;
+    last_heard_ = now;
     busy_since_ = now;
   }
   std::vector<Event> events(std::make_move_iterator(events_.begin()),
@@ -122,7 +123,8 @@ void Slot::Handle(Event& event) {
 }
 
 void Slot::HandleRunnerEvent(v1::RunnerEvent& event) {
-  if (std::exchange(cancel_unanswered_, false)) last_progress_ = options_.clock->Monotonic();
+  last_heard_ = options_.clock->Monotonic();
+  if (std::exchange(cancel_unanswered_, false)) last_progress_ = last_heard_;
   switch (event.event_case()) {
     case v1::RunnerEvent::kStarted:
       host_->OnRunnerStarted(event.started().provenance());
@@ -140,7 +142,8 @@ void Slot::HandleRunnerEvent(v1::RunnerEvent& event) {
     case v1::RunnerEvent::kQuantized:
       return EndJob(absl::OkStatus(), false);
     case v1::RunnerEvent::kQuantizeFailed:
-      return EndJob(InvalidArgument("{}", event.quantize_failed().message()), false);
+      return EndJob(InvalidArgument("{}", event.quantize_failed().message()),
+                    event.quantize_failed().infrastructure());
     case v1::RunnerEvent::kFatal:
       return LoseRunner(event.fatal().message());
     case v1::RunnerEvent::EVENT_NOT_SET:

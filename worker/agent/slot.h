@@ -174,6 +174,7 @@ class Slot {
   std::optional<RunningJob> job_;
   int64_t last_tokens_ = 0;
   absl::Duration last_progress_;
+  absl::Duration last_heard_;       // anything at all from the runner
   bool cancel_unanswered_ = false;  // the runner has not spoken since units were cancelled
   double tokens_per_s_ = 0;
   int64_t memory_used_bytes_ = 0;

@@ -89,6 +89,7 @@ void Slot::StartJob() {
   if (job_->folders.is_made) return EndJob(absl::OkStatus(), false);
   loaded_.reset();  // the runner unloads it for the job
   busy_since_ = options_.clock->Monotonic();
+  last_heard_ = busy_since_;
   v1::RunnerCommand command;
   v1::QuantizeModel* quantize = command.mutable_quantize();
   quantize->set_request_id(job.grant.job_id());
@@ -141,6 +142,9 @@ void Slot::CheckTimeouts() {
     LoseRunner(fmt::format("has been loading for {}", absl::FormatDuration(now - busy_since_)));
   } else if (job_.has_value() && now - busy_since_ > options_.quantize_timeout) {
     LoseRunner(fmt::format("has been quantizing for {}", absl::FormatDuration(now - busy_since_)));
+  } else if (job_.has_value() && now - last_heard_ > options_.stuck_timeout) {
+    LoseRunner(fmt::format("has said nothing for {} while quantizing",
+                           absl::FormatDuration(now - last_heard_)));
   } else if ((!running_.empty() || cancel_unanswered_) &&
              now - last_progress_ > options_.stuck_timeout) {
     LoseRunner(

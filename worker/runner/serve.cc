@@ -1,8 +1,12 @@
 #include "worker/runner/serve.h"
 
 #include <algorithm>
+#include <condition_variable>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
+#include <utility>
 
 #include "assay/v1/runner.pb.h"
 #include "base/clock.h"
@@ -34,6 +38,36 @@ bool IsPlacementError(const absl::Status& status) {
   }
 }
 
+// Says every now and then that this process lives, while the loop is in work that says nothing.
+class Pulse {
+ public:
+  explicit Pulse(std::function<void()> beat) {
+    thread_ = std::thread([this, beat = std::move(beat)] {
+      std::unique_lock lock(mutex_);
+      while (!ended_.wait_for(lock, absl::ToChronoMilliseconds(kProgressInterval),
+                              [this] { return stopping_; })) {
+        beat();
+      }
+    });
+  }
+  ~Pulse() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    ended_.notify_all();
+    thread_.join();
+  }
+  Pulse(const Pulse&) = delete;
+  Pulse& operator=(const Pulse&) = delete;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
 class RunnerLoop {
  public:
   RunnerLoop(int in_fd, int out_fd) : out_fd_(out_fd), commands_(in_fd) {}
@@ -61,7 +95,10 @@ class RunnerLoop {
   }
 
  private:
-  absl::Status Send(const v1::RunnerEvent& event) { return WriteFrame(out_fd_, event); }
+  absl::Status Send(const v1::RunnerEvent& event) {
+    const std::lock_guard lock(send_mutex_);
+    return WriteFrame(out_fd_, event);
+  }
 
   absl::Status SendStarted() {
     v1::RunnerEvent event;
@@ -152,14 +189,20 @@ class RunnerLoop {
   absl::Status Quantize(const v1::QuantizeModel& command) {
     const absl::Duration start = clock_->Monotonic();
     session_.reset();
-    const absl::Status status =
-        QuantizeModelFolder({.model_dir = command.model_dir(),
-                             .output_dir = command.output_dir(),
-                             .method = ToMethodSpec(command.method()),
-                             .calibration_jsonl = command.calibration_jsonl(),
-                             .calibration_name = command.method().calibration_set(),
-                             .artifact_key = command.artifact_key(),
-                             .num_threads = std::max(command.num_threads(), 1)});
+    const absl::Status status = [&] {
+      const Pulse pulse([this] {
+        v1::RunnerEvent alive;
+        alive.mutable_progress();
+        (void)Send(alive);
+      });
+      return QuantizeModelFolder({.model_dir = command.model_dir(),
+                                  .output_dir = command.output_dir(),
+                                  .method = ToMethodSpec(command.method()),
+                                  .calibration_jsonl = command.calibration_jsonl(),
+                                  .calibration_name = command.method().calibration_set(),
+                                  .artifact_key = command.artifact_key(),
+                                  .num_threads = std::max(command.num_threads(), 1)});
+    }();
     v1::RunnerEvent event;
     if (status.ok()) {
       event.mutable_quantized()->set_request_id(command.request_id());
@@ -169,12 +212,14 @@ class RunnerLoop {
       spdlog::error("cannot quantize {}: {}", command.model_dir(), Message(status));
       event.mutable_quantize_failed()->set_request_id(command.request_id());
       event.mutable_quantize_failed()->set_message(ValidUtf8(Message(status)));
+      event.mutable_quantize_failed()->set_infrastructure(IsPlacementError(status));
     }
     return Send(event);
   }
 
   const Clock* const clock_ = RealClock::Get();
   const int out_fd_;
+  std::mutex send_mutex_;
   CommandQueue commands_;
   std::unique_ptr<ModelSession> session_;
   absl::Duration last_progress_;

@@ -555,6 +555,22 @@ TEST_F(AgentTest, AFailedJobSaysWhoseFaultItIs) {
   coordinator_->Send(Job("other content", Sha256Hex("c"), "4-16-16"));
   ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.jobs.size() == 3; }));
   EXPECT_TRUE(coordinator_->record().jobs[2].infrastructure());
+  coordinator_->Send(Job(ModelHash("m"), Sha256Hex("d"), "full"));
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.jobs.size() == 4; }));
+  EXPECT_TRUE(coordinator_->record().jobs[3].infrastructure());
+}
+
+// Quantizing may take hours; a runner that was stopped in it must not take them too.
+TEST_F(AgentTest, ARunnerThatFallsSilentWhileItQuantizesIsReplaced) {
+  Agent::Options options = Options();
+  options.slot.stuck_timeout = absl::Milliseconds(200);
+  StartAgent(options);
+  coordinator_->Send(Job(ModelHash("m"), Sha256Hex("a"), "freeze"));
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.jobs.size() == 1; }));
+  EXPECT_TRUE(coordinator_->record().jobs[0].infrastructure());
+  EXPECT_NE(coordinator_->record().jobs[0].error().find("said nothing"), std::string::npos);
+  coordinator_->Send(Lease("lease-1", {"ok 1"}));
+  EXPECT_TRUE(coordinator_->WaitFor([](const Record& r) { return HasSample(r, 0); }));
 }
 
 // The end -----------------------------------------------------------------------------------------

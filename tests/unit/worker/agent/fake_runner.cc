@@ -101,8 +101,12 @@ void Load(const v1::LoadModel& load) {
 void Quantize(const v1::QuantizeModel& quantize) {
   v1::RunnerEvent event;
   if (quantize.method().bits() == "die") Die();
+  if (quantize.method().bits() == "freeze") ::kill(::getpid(), SIGSTOP);
   if (quantize.method().bits() == "fail") {
     event.mutable_quantize_failed()->set_message("bits 'fail' are unknown");
+  } else if (quantize.method().bits() == "full") {
+    event.mutable_quantize_failed()->set_message("the disk is full");
+    event.mutable_quantize_failed()->set_infrastructure(true);
   } else {
     std::filesystem::create_directory(quantize.output_dir());
     std::ofstream(quantize.output_dir() + "/config.json") << "{}";
