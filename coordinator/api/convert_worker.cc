@@ -165,7 +165,8 @@ HelloCommand FromProto(const v1::Hello& hello) {
   for (const v1::Slot& slot : hello.slots()) {
     // 0 says that the worker does not count gangs.
     command.hello.slots.push_back({slot.index(), std::max(slot.tensor_parallel_size(), 1),
-                                   slot.memory_bytes(), slot.device()});
+                                   slot.memory_bytes(), slot.device(),
+                                   hello.provenance().backend() == "cpu"});
   }
   command.protocol_revision = hello.protocol_revision();
   const v1::Provenance& provenance = hello.provenance();

@@ -34,7 +34,9 @@ void WarnOfSlots(const ApiContext& api, const PlannedSweep& sweep, v1::Plan* pla
   std::map<std::string, int> num_cells;  // by reason
   for (const PlannedCell& cell : sweep.cells) {
     const std::string reason =
-        WhyNoSlotFits({cell.cell.tensor_parallel_size, cell.cell.memory_need_bytes}, shapes);
+        WhyNoSlotFits({cell.cell.tensor_parallel_size, cell.cell.memory_need_bytes,
+                       cell.cell.cpu_memory_need_bytes},
+                      shapes);
     if (!reason.empty()) ++num_cells[reason];
   }
   for (const auto& [reason, count] : num_cells) {

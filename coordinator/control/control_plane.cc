@@ -37,6 +37,7 @@ CellSpec SpecOf(const CellContext& context) {
   spec.num_items = context.benchmark.num_items;
   spec.max_tokens = context.cell.sampling.max_tokens;
   spec.memory_need_bytes = context.cell.memory_need_bytes;
+  spec.cpu_memory_need_bytes = context.cell.cpu_memory_need_bytes;
   spec.artifact_need_bytes = context.artifact ? context.artifact->memory_need_bytes : 0;
   return spec;
 }

@@ -15,10 +15,12 @@ namespace {
 constexpr int64_t kMaxSize = int64_t{1} << 24;  // of one dimension
 constexpr int64_t kMaxLayers = 10'000;
 constexpr double kMaxBytes = 0x1p60;
-constexpr double kScaleBits = 64;  // scale and zero point of a group, in float32
-constexpr int64_t kPromptTokens = 1024;
+constexpr double kScaleBits = 64;       // scale and zero point of a group of weights, in float32
+constexpr double kCacheParamBits = 32;  // of one token's keys or values in one head
+constexpr int64_t kBlockTokens = 64;    // the cache comes in such blocks
 constexpr int64_t kCalibrationTokens = 4096;  // of the longest text
 constexpr int32_t kUnquantized = 16;
+constexpr int32_t kFloat32 = 32;
 
 using Json = nlohmann::json;
 
@@ -42,6 +44,24 @@ BitWidths ParseBits(const std::string& bits) {
 
 int64_t ToBytes(double bits) {
   return static_cast<int64_t>(std::ceil(std::min(bits / 8, kMaxBytes)));
+}
+
+// As stored: the next larger of the widths that the cache has.
+double StoredBits(int32_t cache_bits) {
+  for (const int32_t width : {3, 4, 8}) {
+    if (cache_bits <= width) return width;
+  }
+  return kUnquantized;
+}
+
+// Of `vector_bits` for each token, head and layer, keys and values alike.
+int64_t CacheOf(const ModelDimensions& model, double vector_bits, int64_t num_tokens,
+                int32_t tensor_parallel_size) {
+  const auto kv_heads =
+      static_cast<double>(std::max<int64_t>(model.num_kv_heads, tensor_parallel_size));
+  const int64_t num_blocks = (num_tokens + kBlockTokens - 1) / kBlockTokens;
+  return ToBytes(2 * static_cast<double>(model.num_layers) * kv_heads * vector_bits *
+                 static_cast<double>(num_blocks * kBlockTokens));
 }
 
 absl::Status ReadSize(const Json& json, const std::string& name, const char* key, int64_t limit,
@@ -94,38 +114,43 @@ int64_t WeightBytes(const ModelDimensions& model, const storage::MethodRecord& m
   const double linear = static_cast<double>(model.num_layers) * (attention + mlp);
   const double embedding =
       hidden * static_cast<double>(model.vocab_size) * (model.tie_word_embeddings ? 1 : 2);
+  // Norms, and biases whether the family has them or not: too little to ask.
+  const double vectors =
+      static_cast<double>(model.num_layers) *
+          (2 * hidden +
+           head_dim * static_cast<double>(model.num_heads + 2 * model.num_kv_heads + 2)) +
+      hidden;
   double bits = model.bit_width;
   if (const int32_t weight = ParseBits(method.bits).weight; weight < kUnquantized) {
     bits = weight + (method.group_size > 0 ? kScaleBits / method.group_size : 0);
   }
-  return ToBytes(linear * bits + embedding * model.bit_width);
+  return ToBytes(linear * bits + (embedding + vectors) * model.bit_width);
 }
 
 int64_t CacheBytes(const ModelDimensions& model, const storage::MethodRecord& method,
                    int64_t num_tokens, int32_t tensor_parallel_size) {
-  const auto kv_heads =
-      static_cast<double>(std::max<int64_t>(model.num_kv_heads, tensor_parallel_size));
   const int32_t cache = ParseBits(method.bits).cache;
-  // Quantized values have a scale for each token and head.
-  const double vector_bits = static_cast<double>(model.head_dim) * std::min(cache, kUnquantized) +
-                             (cache < kUnquantized ? kScaleBits : 0);
-  return ToBytes(2 * static_cast<double>(model.num_layers) * kv_heads * vector_bits *
-                 static_cast<double>(num_tokens));
+  const double vector_bits = static_cast<double>(model.head_dim) * StoredBits(cache) +
+                             (cache < kUnquantized ? kCacheParamBits : 0);
+  return CacheOf(model, vector_bits, num_tokens, tensor_parallel_size);
 }
 
 int64_t SequenceLength(const ModelDimensions& model, const storage::SamplingRecord& sampling) {
-  int64_t length = model.max_position_embeddings;
-  if (sampling.max_model_len > 0) length = std::min(length, sampling.max_model_len);
-  if (sampling.max_tokens > 0) {
-    length = std::min(length, std::min(sampling.max_tokens, kMaxSize) + kPromptTokens);
-  }
-  return length;
+  return sampling.max_model_len > 0
+             ? std::min(sampling.max_model_len, model.max_position_embeddings)
+             : model.max_position_embeddings;
 }
 
 int64_t MemoryNeedBytes(const ModelDimensions& model, const storage::CellRecord& cell) {
   return WeightBytes(model, cell.method) + CacheBytes(model, cell.method,
                                                       SequenceLength(model, cell.sampling),
                                                       cell.tensor_parallel_size);
+}
+
+int64_t CpuMemoryNeedBytes(const ModelDimensions& model, const storage::CellRecord& cell) {
+  return WeightBytes(model, cell.method) +
+         CacheOf(model, static_cast<double>(model.head_dim) * kFloat32,
+                 SequenceLength(model, cell.sampling), /*tensor_parallel_size=*/1);
 }
 
 int64_t CalibrationNeedBytes(const ModelDimensions& model, int32_t tensor_parallel_size) {

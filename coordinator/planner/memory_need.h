@@ -3,11 +3,14 @@
 //   weights  the linear layers at the method's weight bits, with 64 bits of scale and zero point
 //   for
 //            each group; embedding and output head as they are
-//   cache    keys and values of one sequence of full length at the method's cache bits, which are
-//            four of a quarter: enough to go on, and the engine makes use of whatever is left
+//   cache    keys and values of one sequence of full length, which are four of a quarter: the
+//   engine
+//            loads no model without that, and makes use of whatever is left. Codes of fewer bits
+//            take 3, 4 or 8 and a parameter of 4 bytes for each token and head; on a CPU all are
+//            float32
 //
-// Norms and biases are left out (below 0.1 %), and so is what a runtime takes beside weights and
-// cache: a slot's memory_bytes says what those two may take. Bytes are over all GPUs of a gang.
+// What a runtime takes beside weights and cache is left out: a slot's memory_bytes says what those
+// two may take. Bytes are over all GPUs of a gang.
 #pragma once
 
 #include <absl/status/statusor.h>
@@ -43,11 +46,14 @@ int64_t WeightBytes(const ModelDimensions& model, const storage::MethodRecord& m
 int64_t CacheBytes(const ModelDimensions& model, const storage::MethodRecord& method,
                    int64_t num_tokens, int32_t tensor_parallel_size);
 
-// The longest sequence that the sampling allows.
+// The longest sequence that the engine makes room for.
 int64_t SequenceLength(const ModelDimensions& model, const storage::SamplingRecord& sampling);
 
 // The sum, for a cell.
 int64_t MemoryNeedBytes(const ModelDimensions& model, const storage::CellRecord& cell);
+
+// The same on a slot without GPUs.
+int64_t CpuMemoryNeedBytes(const ModelDimensions& model, const storage::CellRecord& cell);
 
 // Of a method that calibrates: it runs the unquantized model over texts.
 int64_t CalibrationNeedBytes(const ModelDimensions& model, int32_t tensor_parallel_size);

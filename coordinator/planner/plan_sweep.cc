@@ -293,6 +293,7 @@ class Planner {
     cell.cell.engine_numerics_version = context_.engine_numerics_version;
     if (dimensions_[model]) {
       cell.cell.memory_need_bytes = MemoryNeedBytes(*dimensions_[model], cell.cell);
+      cell.cell.cpu_memory_need_bytes = CpuMemoryNeedBytes(*dimensions_[model], cell.cell);
     }
     cell.cell.key = CellKey(
         plan_.models[model].content_hash,

@@ -36,6 +36,7 @@ struct CellSpec {
   int64_t max_tokens = 0;  // of one sample
   // Over all GPUs of the gang; 0: not known. Making the artifact runs the unquantized model.
   int64_t memory_need_bytes = 0;
+  int64_t cpu_memory_need_bytes = 0;
   int64_t artifact_need_bytes = 0;
 };
 
@@ -57,7 +58,8 @@ struct JobSpec {
   int64_t job_id = 0;
   LoadId load;  // of the artifact that it makes
   int64_t memory_need_bytes = 0;
-  SlotNeed need() const { return {load.tensor_parallel_size, memory_need_bytes}; }
+  // On a CPU a quantizer's memory is not limited.
+  SlotNeed need() const { return {load.tensor_parallel_size, memory_need_bytes, 0}; }
 };
 
 struct SlotInfo {
@@ -65,7 +67,8 @@ struct SlotInfo {
   int32_t tensor_parallel_size = 1;
   int64_t memory_bytes = 0;  // over all GPUs of the gang; 0: not limited
   std::string device;
-  SlotShape shape() const { return {tensor_parallel_size, memory_bytes}; }
+  bool is_cpu = false;
+  SlotShape shape() const { return {tensor_parallel_size, memory_bytes, is_cpu}; }
 };
 
 enum class SlotPhase : int8_t { kUnknown, kIdle, kLoading, kRunning, kQuantizing, kRestarting };

@@ -9,21 +9,24 @@
 namespace assay::coordinator {
 namespace {
 
-constexpr double kGib = 1024.0 * 1024 * 1024;
+constexpr double kMib = 1024.0 * 1024;
+constexpr double kGib = 1024 * kMib;
 
 enum class Round { kUp, kDown };
 
 // Per GPU, to a tenth: a need rounds up and a slot down, so that 74.04 and 73.96 never look equal.
-std::string Gib(int64_t bytes, int32_t num_gpus, Round round) {
-  const double tenths = static_cast<double>(bytes) / num_gpus / kGib * 10;
-  return fmt::format("{:.1f} GiB",
-                     (round == Round::kUp ? std::ceil(tenths) : std::floor(tenths)) / 10);
+std::string Memory(int64_t bytes, int32_t num_gpus, Round round) {
+  const double each = static_cast<double>(bytes) / num_gpus;
+  const double tenths = each / (each < kGib ? kMib : kGib) * 10;
+  return fmt::format("{:.1f} {}",
+                     (round == Round::kUp ? std::ceil(tenths) : std::floor(tenths)) / 10,
+                     each < kGib ? "MiB" : "GiB");
 }
 
 std::string Describe(int32_t num_gpus, int64_t bytes, bool with_gpus, Round round) {
   const std::string gpus = fmt::format("{} GPU{}", num_gpus, num_gpus == 1 ? "" : "s");
   if (bytes == 0) return gpus;
-  const std::string memory = Gib(bytes, num_gpus, round);
+  const std::string memory = Memory(bytes, num_gpus, round);
   return with_gpus ? fmt::format("{} of {}", gpus, memory) : memory;
 }
 
@@ -31,7 +34,7 @@ std::string Describe(int32_t num_gpus, int64_t bytes, bool with_gpus, Round roun
 
 bool Fits(const SlotNeed& need, const SlotShape& slot) {
   return need.tensor_parallel_size == slot.tensor_parallel_size &&
-         (slot.memory_bytes == 0 || need.memory_bytes <= slot.memory_bytes);
+         (slot.memory_bytes == 0 || need.BytesOn(slot) <= slot.memory_bytes);
 }
 
 std::string WhyNoSlotFits(const SlotNeed& need, const std::set<SlotShape>& slots) {
@@ -48,7 +51,7 @@ std::string WhyNoSlotFits(const SlotNeed& need, const std::set<SlotShape>& slots
   const bool with_gpus = need.tensor_parallel_size > 1 || largest->tensor_parallel_size > 1;
   return fmt::format(
       "needs {}; the largest slot has {}{}",
-      Describe(need.tensor_parallel_size, need.memory_bytes, with_gpus, Round::kUp),
+      Describe(need.tensor_parallel_size, need.BytesOn(*largest), with_gpus, Round::kUp),
       Describe(largest->tensor_parallel_size, largest->memory_bytes, with_gpus, Round::kDown),
       largest->tensor_parallel_size > need.tensor_parallel_size
           ? ", and a slot runs only cells of its own number"

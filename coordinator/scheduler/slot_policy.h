@@ -2,8 +2,9 @@
 //
 // A gang is all or nothing: a slot runs cells of exactly its own tensor_parallel_size, since a
 // smaller one would leave its GPUs idle and a result depends on that size. The memory of a slot is
-// what weights and cache may take over all of its GPUs; a slot that says none (a CPU slot) is not
-// limited, and a cell of which nothing is known (0) goes anywhere.
+// what weights and cache may take over all of its GPUs; a slot that says none is not limited, and a
+// cell of which nothing is known (0) goes anywhere. A slot without GPUs holds the cache as float32
+// whatever its bits, so it needs another amount for the same cell.
 #pragma once
 
 #include <compare>
@@ -16,19 +17,24 @@ namespace assay::coordinator {
 struct SlotShape {
   int32_t tensor_parallel_size = 1;
   int64_t memory_bytes = 0;  // 0: not limited
+  bool is_cpu = false;
   friend auto operator<=>(const SlotShape&, const SlotShape&) = default;
 };
 
 struct SlotNeed {
   int32_t tensor_parallel_size = 1;
-  int64_t memory_bytes = 0;  // over all GPUs of the gang; 0: not known
+  int64_t memory_bytes = 0;      // over all GPUs of the gang; 0: not known
+  int64_t cpu_memory_bytes = 0;  // of a slot without GPUs; 0: not known
+  int64_t BytesOn(const SlotShape& slot) const {
+    return slot.is_cpu ? cpu_memory_bytes : memory_bytes;
+  }
   friend auto operator<=>(const SlotNeed&, const SlotNeed&) = default;
 };
 
 bool Fits(const SlotNeed& need, const SlotShape& slot);
 
-// Why none of these slots can take it, as "needs 2 GPUs of 74.0 GiB; the largest slot has 1 of 78.0
-// GiB". Empty when one can. `slots` are those of workers that take work.
+// Why none of these slots can take it, as "needs 2 GPUs of 74.0 GiB; the largest slot has 1 GPU of
+// 78.0 GiB". Empty when one can. `slots` are those of workers that take work.
 std::string WhyNoSlotFits(const SlotNeed& need, const std::set<SlotShape>& slots);
 
 }  // namespace assay::coordinator

@@ -31,7 +31,7 @@ std::string Scheduler::WhyNoSlot(int64_t cell_id) const {
   const std::string& why_not = needs_.at(cell.need()).why_not;
   if (!why_not.empty() || cell.spec.artifact != ArtifactStatus::kMissing) return why_not;
   const std::string job =
-      WhyNoSlotFits({cell.spec.load.tensor_parallel_size, cell.spec.artifact_need_bytes}, shapes_);
+      WhyNoSlotFits(JobSpec{0, cell.spec.load, cell.spec.artifact_need_bytes}.need(), shapes_);
   return job.empty() ? job : "quantizing " + job;
 }
 

@@ -108,12 +108,15 @@ absl::StatusOr<int64_t> ControlStore::UpsertCell(const CellRecord& cell) {
   ASSAY_RETURN_IF_ERROR(
       db->Run("INSERT INTO cell(key, model_id, artifact_id, method_id, benchmark_id, temperature,"
               " top_p, top_k, max_tokens, max_model_len, sampling_seed, budget_forcing_json,"
-              " tensor_parallel_size, engine_numerics_version, memory_need_bytes)"
-              " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+              " tensor_parallel_size, engine_numerics_version, memory_need_bytes,"
+              " cpu_memory_need_bytes)"
+              " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
+              "        ?16)",
               cell.key, cell.model_id, NullIfZero{cell.artifact_id}, method_id, cell.benchmark_id,
               sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens,
               sampling.max_model_len, sampling.seed, sampling.budget_forcing_json,
-              cell.tensor_parallel_size, cell.engine_numerics_version, cell.memory_need_bytes));
+              cell.tensor_parallel_size, cell.engine_numerics_version, cell.memory_need_bytes,
+              cell.cpu_memory_need_bytes));
   return db->last_insert_id();
 }
 

@@ -81,7 +81,8 @@ struct CellRecord {
   SamplingRecord sampling;
   int32_t tensor_parallel_size = 1;
   std::string engine_numerics_version;
-  int64_t memory_need_bytes = 0;  // estimated, over all GPUs of a gang; 0: not known
+  int64_t memory_need_bytes = 0;      // estimated, over all GPUs of a gang; 0: not known
+  int64_t cpu_memory_need_bytes = 0;  // the same of a slot without GPUs
 };
 
 enum class SweepState : int32_t {

@@ -76,7 +76,7 @@ absl::StatusOr<CellRecord> LoadCell(Connection* db, int64_t id) {
   constexpr char kSql[] =
       "SELECT id, key, model_id, artifact_id, benchmark_id, temperature, top_p, top_k, max_tokens,"
       "       max_model_len, sampling_seed, budget_forcing_json, tensor_parallel_size,"
-      "       engine_numerics_version, memory_need_bytes, method_id"
+      "       engine_numerics_version, memory_need_bytes, cpu_memory_need_bytes, method_id"
       "  FROM cell WHERE id = ?1";
   ASSAY_ASSIGN_OR_RETURN(Statement statement, db->Prepare(kSql));
   ASSAY_RETURN_IF_ERROR(StepToRow(&statement.Bind(id), "cell", id));
@@ -88,7 +88,7 @@ absl::StatusOr<CellRecord> LoadCell(Connection* db, int64_t id) {
       .Read(&sampling.temperature, &sampling.top_p, &sampling.top_k, &sampling.max_tokens,
             &sampling.max_model_len, &sampling.seed, &sampling.budget_forcing_json)
       .Read(&cell.tensor_parallel_size, &cell.engine_numerics_version, &cell.memory_need_bytes,
-            &method_id);
+            &cell.cpu_memory_need_bytes, &method_id);
   ASSAY_ASSIGN_OR_RETURN(cell.method, LoadMethod(db, method_id));
   return cell;
 }

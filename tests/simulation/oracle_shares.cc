@@ -12,14 +12,12 @@
 namespace assay::simulation {
 
 using coordinator::CellState;
-using coordinator::Fits;
 using coordinator::GrantMessage;
 using coordinator::JobMessage;
 using coordinator::LeaseState;
 using coordinator::OutgoingMessage;
 using coordinator::RevokeMessage;
 using coordinator::Scheduler;
-using coordinator::SlotNeed;
 using coordinator::SlotShape;
 using coordinator::SweepEntry;
 using coordinator::UnitStatus;
@@ -37,14 +35,15 @@ int64_t CountOf(const coordinator::PlaceState& place, UnitStatus status) {
 // The scheduler's Fits is not asked: a bug in it would hide itself.
 void Oracle::CheckSlots(const std::vector<OutgoingMessage>& messages) {
   const auto check = [&](const std::string& worker_id, int32_t slot_index, int32_t gang,
-                         int64_t bytes, const std::string& what) {
+                         int64_t bytes, int64_t cpu_bytes, const std::string& what) {
     const SlotShape& slot = slots_.at(worker_id).at(static_cast<size_t>(slot_index));
+    const int64_t need = slot.is_cpu ? cpu_bytes : bytes;
     if (gang != slot.tensor_parallel_size) {
       Fail(fmt::format("{} for a gang of {} goes to {}, which has {}", what, gang, worker_id,
                        slot.tensor_parallel_size));
     }
-    if (slot.memory_bytes != 0 && bytes > slot.memory_bytes) {
-      Fail(fmt::format("{} needs {} bytes and goes to {}, which has {}", what, bytes, worker_id,
+    if (slot.memory_bytes != 0 && need > slot.memory_bytes) {
+      Fail(fmt::format("{} needs {} bytes and goes to {}, which has {}", what, need, worker_id,
                        slot.memory_bytes));
     }
   };
@@ -52,10 +51,10 @@ void Oracle::CheckSlots(const std::vector<OutgoingMessage>& messages) {
     if (const auto* grant = std::get_if<GrantMessage>(&message.body)) {
       const storage::CellRecord& cell = grant->cell->cell;
       check(message.worker_id, grant->slot_index, cell.tensor_parallel_size, cell.memory_need_bytes,
-            "lease " + grant->lease_id);
+            cell.cpu_memory_need_bytes, "lease " + grant->lease_id);
     } else if (const auto* job = std::get_if<JobMessage>(&message.body)) {
       check(message.worker_id, job->slot_index, job->cell->cell.tensor_parallel_size,
-            job->cell->artifact->memory_need_bytes, fmt::format("job {}", job->job_id));
+            job->cell->artifact->memory_need_bytes, 0, fmt::format("job {}", job->job_id));
     }
   }
 }
@@ -70,7 +69,9 @@ bool Oracle::HasWorkFor(const Scheduler& scheduler, const SweepEntry& sweep,
     const coordinator::PlaceState& place = sweep.places[static_cast<size_t>(position)];
     const CellState& cell = scheduler.cells().at(place.cell_id);
     if (cell.spec.load.tensor_parallel_size != slot.tensor_parallel_size) return false;
-    if (slot.memory_bytes != 0 && cell.spec.memory_need_bytes > slot.memory_bytes) return false;
+    const int64_t need =
+        slot.is_cpu ? cell.spec.cpu_memory_need_bytes : cell.spec.memory_need_bytes;
+    if (slot.memory_bytes != 0 && need > slot.memory_bytes) return false;
     const auto blocked = worker.blocked.find(cell.spec.load);
     if (blocked != worker.blocked.end() && blocked->second.until > instead_of.granted) return false;
     const auto num_suspects = std::ranges::count_if(

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
+
 #include "base/hash.h"
 #include "coordinator/control/unit_seed.h"
 
@@ -65,6 +67,7 @@ PlannedSweep Workload::MakeSweep() {
     cell.key = Sha256Hex(fmt::format("cell {} {}", method, generation));
     cell.tensor_parallel_size = gang;
     cell.memory_need_bytes = method == 0 ? kUnquantizedNeed : kUnquantizedNeed / 2 - method;
+    cell.cpu_memory_need_bytes = 2 * cell.memory_need_bytes;
     planned.num_items = static_cast<int32_t>(random_.Between(1, num_items_));
     planned.num_repeats = static_cast<int32_t>(random_.Between(1, 3));
     if (method > 0) {
@@ -84,11 +87,15 @@ PlannedSweep Workload::MakeSweep() {
 
 std::vector<coordinator::SlotShape> Workload::MakeSlots(int worker) {
   if (worker == 0) return {{1, 0}, {2, 0}};
-  const coordinator::SlotShape shapes[] = {
-      {1, 0}, {1, 0}, {1, kUnquantizedNeed}, {1, kUnquantizedNeed / 2}, {2, kUnquantizedNeed / 2}};
+  const coordinator::SlotShape shapes[] = {{1, 0},
+                                           {1, 0},
+                                           {1, kUnquantizedNeed},
+                                           {1, kUnquantizedNeed / 2},
+                                           {2, kUnquantizedNeed / 2},
+                                           {1, kUnquantizedNeed, /*is_cpu=*/true}};
   std::vector<coordinator::SlotShape> slots;
   const int64_t num_slots = random_.Between(1, 2);
-  for (int64_t i = 0; i < num_slots; ++i) slots.push_back(shapes[random_.Index(5)]);
+  for (int64_t i = 0; i < num_slots; ++i) slots.push_back(shapes[random_.Index(std::size(shapes))]);
   return slots;
 }
 

@@ -212,7 +212,7 @@ TEST_F(ServerTest, ACellThatNoSlotHoldsWaitsAndSaysWhy) {
   const std::string spec =
       "name: large\nmodels: [{name: large}, {name: tiny}]\n"
       "benchmarks: [{name: arith500}]\nsampling: {temperature: 0.6, max_tokens: 512}\n";
-  const std::string reason = "needs 131.9 GiB; the largest slot has 24.0 GiB";
+  const std::string reason = "needs 171.5 GiB; the largest slot has 24.0 GiB";
   FakeWorker worker(channel_, "w1", "a");
   worker.set_memory_bytes(int64_t{24} << 30);
   worker.Connect();

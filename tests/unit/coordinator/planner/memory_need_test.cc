@@ -59,9 +59,11 @@ TEST(MemoryNeedTest, WeightsAreTheKnownNumberOfParameters) {
 TEST(MemoryNeedTest, WeightBitsCountForLinearLayersOnly) {
   const int64_t linear = int64_t{64} * 487'587'840;
   const int64_t embedding = int64_t{2} * 152'064 * 5'120;
+  const int64_t vectors = int64_t{64} * (2 * 5'120 + 128 * (40 + 2 * 8 + 2)) + 5'120;
   EXPECT_EQ(WeightBytes(Parse(kQwen32B), Method("4-16-16", 128)),
-            linear / 2 + linear / 128 * 8 + embedding * 2);
-  EXPECT_EQ(WeightBytes(Parse(kQwen32B), Method("8-16-16", -1)), linear + embedding * 2);
+            linear / 2 + linear / 128 * 8 + (embedding + vectors) * 2);
+  EXPECT_EQ(WeightBytes(Parse(kQwen32B), Method("8-16-16", -1)),
+            linear + (embedding + vectors) * 2);
   EXPECT_EQ(WeightBytes(Parse(kQwen32B), Method("16-16-4")),
             WeightBytes(Parse(kQwen32B), BaselineMethod()));
 }
@@ -69,21 +71,39 @@ TEST(MemoryNeedTest, WeightBitsCountForLinearLayersOnly) {
 TEST(MemoryNeedTest, TheCacheIsOfOneFullSequenceAtItsBits) {
   const ModelDimensions model = Parse(kQwen32B);
   // 2 * 64 layers * 8 heads * 128 values of two bytes.
-  EXPECT_EQ(CacheBytes(model, BaselineMethod(), 1000, 2), int64_t{1000} * 262'144);
-  EXPECT_EQ(CacheBytes(model, Method("16-16-4"), 1000, 2), int64_t{1000} * (65'536 + 8'192));
-  EXPECT_EQ(CacheBytes(model, BaselineMethod(), 1000, 16),
-            2 * CacheBytes(model, BaselineMethod(), 1000, 8))
+  EXPECT_EQ(CacheBytes(model, BaselineMethod(), 640, 2), int64_t{640} * 262'144);
+  // 2 * 64 layers * 8 heads * 4 bytes of parameters beside the codes, whose bits are 3, 4 or 8.
+  EXPECT_EQ(CacheBytes(model, Method("16-16-4"), 640, 2), int64_t{640} * (65'536 + 4'096));
+  EXPECT_EQ(CacheBytes(model, Method("16-16-3"), 640, 2), int64_t{640} * (49'152 + 4'096));
+  EXPECT_EQ(CacheBytes(model, Method("16-16-2"), 640, 2),
+            CacheBytes(model, Method("16-16-3"), 640, 2));
+  EXPECT_EQ(CacheBytes(model, Method("16-16-6"), 640, 2), int64_t{640} * (131'072 + 4'096));
+  EXPECT_EQ(CacheBytes(model, BaselineMethod(), 1, 2), CacheBytes(model, BaselineMethod(), 64, 2))
+      << "a block is the least";
+  EXPECT_EQ(CacheBytes(model, BaselineMethod(), 640, 16),
+            2 * CacheBytes(model, BaselineMethod(), 640, 8))
       << "sixteen GPUs hold copies of eight heads";
 }
 
-TEST(MemoryNeedTest, ASequenceIsAsLongAsTheShortestLimitSays) {
+TEST(MemoryNeedTest, OnACpuTheCacheIsFloat32WhateverItsBits) {
+  const ModelDimensions model = Parse(kQwen32B);
+  storage::CellRecord cell;
+  cell.sampling.max_model_len = 640;
+  for (const char* bits : {"16-16-16", "16-16-3"}) {
+    cell.method = Method(bits);
+    EXPECT_EQ(CpuMemoryNeedBytes(model, cell) - WeightBytes(model, cell.method),
+              int64_t{640} * 2 * 64 * 8 * 128 * 4);
+  }
+}
+
+TEST(MemoryNeedTest, ASequenceIsAsLongAsTheEngineMakesRoomFor) {
   const ModelDimensions model = Parse(kQwen32B);
   storage::SamplingRecord sampling;
   EXPECT_EQ(SequenceLength(model, sampling), 131'072);
   sampling.max_model_len = 40'000;
   EXPECT_EQ(SequenceLength(model, sampling), 40'000);
-  sampling.max_tokens = 32'768;
-  EXPECT_EQ(SequenceLength(model, sampling), 32'768 + 1'024);
+  sampling.max_model_len = 200'000;
+  EXPECT_EQ(SequenceLength(model, sampling), 131'072);
 }
 
 // What people know: 32 billion parameters at 16 bits run on one GPU of 80 GB with 32k tokens, 70
@@ -92,7 +112,7 @@ TEST(MemoryNeedTest, WhatIsKnownToFitFits) {
   constexpr int64_t kUsableOf80Gb = int64_t{76} << 30;
   storage::CellRecord cell;
   cell.method = BaselineMethod();
-  cell.sampling.max_tokens = 32'768;
+  cell.sampling.max_model_len = 33'792;
   EXPECT_LT(MemoryNeedBytes(Parse(kQwen32B), cell), kUsableOf80Gb);
   EXPECT_GT(MemoryNeedBytes(Parse(kLlama70B), cell), kUsableOf80Gb);
   EXPECT_GT(CalibrationNeedBytes(Parse(kLlama70B), 2), kUsableOf80Gb);

@@ -72,6 +72,9 @@ TEST(SlotPolicyTest, AGangIsExactAndMemoryIsOfTheWholeGang) {
   EXPECT_FALSE(Fits({2, 100 * kGib + 1}, {2, 100 * kGib}));
   EXPECT_FALSE(Fits({2, 0}, {1, 0}));
   EXPECT_FALSE(Fits({1, 0}, {2, 0}));
+  const SlotNeed need = {1, 5 * kGib, 9 * kGib};
+  EXPECT_TRUE(Fits(need, {1, 8 * kGib, /*is_cpu=*/false}));
+  EXPECT_FALSE(Fits(need, {1, 8 * kGib, /*is_cpu=*/true}));
 }
 
 TEST(SlotPolicyTest, TheReasonNamesNeedAndLargestSlot) {
@@ -82,6 +85,8 @@ TEST(SlotPolicyTest, TheReasonNamesNeedAndLargestSlot) {
   EXPECT_EQ(WhyNoSlotFits({2, 0}, {{1, 0}}), "needs 2 GPUs; the largest slot has 1 GPU");
   EXPECT_EQ(WhyNoSlotFits({1, 79 * kGib}, {{1, 78 * kGib}}),
             "needs 79.0 GiB; the largest slot has 78.0 GiB");
+  EXPECT_EQ(WhyNoSlotFits({1, 5 << 20, 19 << 20}, {{1, 8 << 20, /*is_cpu=*/true}}),
+            "needs 19.0 MiB; the largest slot has 8.0 MiB");
   // Neither side rounds into looking enough.
   EXPECT_EQ(WhyNoSlotFits({1, 78 * kGib + 1}, {{1, 78 * kGib - 1}}),
             "needs 78.1 GiB; the largest slot has 77.9 GiB");
