@@ -7,6 +7,7 @@
 // registers, 16 bytes per access.
 #include "engine/kernels/cuda/bf16_vector.cuh"
 #include "engine/kernels/cuda/device.h"
+#include "engine/kernels/cuda/launch.cuh"
 #include "engine/kernels/cuda/rms_norm.h"
 
 namespace assay::engine::cuda {
@@ -33,6 +34,7 @@ __device__ float SumOverBlock(float value) {
 
 template <int kVectors>  // of 8 elements a thread
 __global__ void __launch_bounds__(kThreadsPerBlock) VectorNormKernel(const RmsNormArgs args) {
+  WaitForKernelsBefore();
   const int64_t row = blockIdx.x;
   const int64_t source = (args.rows == nullptr ? row : args.rows[row]) * args.size;
   Bf16Vector x[kVectors];
@@ -71,6 +73,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock) VectorNormKernel(const RmsNo
 
 // Any size, an element a thread and step. `sum` is written last: it may be `hidden`.
 __global__ void __launch_bounds__(kThreadsPerBlock) ScalarNormKernel(const RmsNormArgs args) {
+  WaitForKernelsBefore();
   const int64_t row = blockIdx.x;
   const int64_t source = (args.rows == nullptr ? row : args.rows[row]) * args.size;
   const auto element = [&](int i) {
@@ -96,16 +99,14 @@ __global__ void __launch_bounds__(kThreadsPerBlock) ScalarNormKernel(const RmsNo
 absl::Status RmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return absl::OkStatus();
   constexpr int kPerBlock = kThreadsPerBlock * kBf16VectorSize;
-  if (args.size % kBf16VectorSize != 0 || args.size > 4 * kPerBlock) {
-    ScalarNormKernel<<<args.num_rows, kThreadsPerBlock, 0, stream>>>(args);
-  } else if (args.size <= kPerBlock) {
-    VectorNormKernel<1><<<args.num_rows, kThreadsPerBlock, 0, stream>>>(args);
-  } else if (args.size <= 2 * kPerBlock) {
-    VectorNormKernel<2><<<args.num_rows, kThreadsPerBlock, 0, stream>>>(args);
-  } else {
-    VectorNormKernel<4><<<args.num_rows, kThreadsPerBlock, 0, stream>>>(args);
-  }
-  return CudaStatus(cudaGetLastError(), "RmsNorm");
+  const bool vectors = args.size % kBf16VectorSize == 0 && args.size <= 4 * kPerBlock;
+  const auto kernel = !vectors                     ? ScalarNormKernel
+                      : args.size <= kPerBlock     ? VectorNormKernel<1>
+                      : args.size <= 2 * kPerBlock ? VectorNormKernel<2>
+                                                   : VectorNormKernel<4>;
+  return CudaStatus(
+      LaunchOverlapped(kernel, dim3(args.num_rows), kThreadsPerBlock, 0, 1, stream, args),
+      "RmsNorm");
 }
 
 }  // namespace assay::engine::cuda

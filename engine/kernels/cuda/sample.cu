@@ -10,10 +10,16 @@
 //   shared
 //           memory; a bin that holds more than the list takes is split by its next digits
 //
-// Pass 3 runs once for the edge of the nucleus and once for the draw (and once more for top_k). One
-// thread block per row: memory-bound, four reads of the row, 2.4 MB each for 152k tokens, the
-// later ones mostly from L2.
+// Pass 3 runs once for the edge of the nucleus and once for the draw (and once more for top_k).
+//
+// Bound by memory and by atomics of shared memory: four reads of the row, 0.6 MB each for 152k
+// tokens, the later ones mostly from L2. Where rows are few a cluster of thread blocks shares one:
+// each reads its slice, histograms are added through distributed shared memory, and the list is the
+// first block's. Integers: the id is the same.
+#include <cooperative_groups.h>
+
 #include "engine/kernels/cuda/device.h"
+#include "engine/kernels/cuda/launch.cuh"
 #include "engine/kernels/cuda/sample.h"
 #include "engine/kernels/philox.h"
 #include "engine/kernels/token_mass.h"
@@ -94,11 +100,62 @@ struct SharedState {
   Histogram second;          // within a bin
   uint64_t list[kListSize];  // level, id
   Running warp_sums[kWarps];
-  uint64_t best;
+  uint64_t best;         // the first block's counts
   Running found_before;  // of the ranks before the bin, tile or item that was found
   Running found_through;
   uint32_t found_index;
-  uint32_t list_size;
+  uint32_t list_size;  // the first block's counts, like its list
+  int32_t answer_id;   // what the first block found for all
+  uint64_t answer_mass;
+};
+
+// The blocks that share a row; alone, a block is its own cluster.
+template <int kBlocks>
+struct Cluster {
+  SharedState* own;
+
+  __device__ int rank() const {
+    return kBlocks == 1 ? 0 : static_cast<int>(cooperative_groups::this_cluster().block_rank());
+  }
+  __device__ SharedState* shared_of(int rank) const {
+    return kBlocks == 1 ? own : cooperative_groups::this_cluster().map_shared_rank(own, rank);
+  }
+  __device__ void Sync() const {
+    if constexpr (kBlocks == 1) {
+      __syncthreads();
+    } else {
+      cooperative_groups::this_cluster().sync();
+    }
+  }
+
+  // Blocks read and write each other's memory by plain accesses alone: what the compiler makes of
+  // a 64-bit atomic maximum does not reach another block's.
+
+  // Every block's histogram becomes the sum of all. A block adds its share of the bins, which
+  // nobody else reads, and hands the sums out.
+  __device__ void AddUp(Histogram SharedState::*histogram) const {
+    Sync();
+    if constexpr (kBlocks > 1) {
+      constexpr int kShare = kBins / kBlocks;
+      for (int i = threadIdx.x; i < kShare; i += kThreads) {
+        const int bin = rank() * kShare + i;
+        uint64_t mass = 0;
+        uint32_t count = 0;
+        for (int other = 0; other < kBlocks; ++other) {
+          const Histogram& part = shared_of(other)->*histogram;
+          mass += part.mass(bin);
+          count += part.counts[bin];
+        }
+        for (int other = 0; other < kBlocks; ++other) {
+          Histogram& sum = shared_of(other)->*histogram;
+          sum.low[bin] = static_cast<uint32_t>(mass);
+          sum.high[bin] = static_cast<uint32_t>(mass >> 32);
+          sum.counts[bin] = count;
+        }
+      }
+      Sync();
+    }
+  }
 };
 
 // A row and how its tokens weigh.
@@ -107,6 +164,9 @@ struct Row {
   int vocab_size;
   float maximum;
   float inverse_temperature;
+  // This block's slice of the row; whole vectors where the row is.
+  int begin;
+  int end;
 
   __device__ uint32_t Level(float logit) const {
     return TokenLevel(maximum, logit, inverse_temperature);
@@ -118,23 +178,23 @@ struct Row {
   template <typename Body>
   __device__ void ForEach(const Body& body) const {
     if (vocab_size % 4 != 0) {
-      for (int id = threadIdx.x; id < vocab_size; id += kThreads) body(id, logits[id]);
+      for (int id = begin + threadIdx.x; id < end; id += kThreads) body(id, logits[id]);
       return;
     }
     const float4* vectors = reinterpret_cast<const float4*>(logits);
-    const int num_vectors = vocab_size / 4;
+    const int last = end / 4;
     constexpr int kUnroll = 4;  // loads in flight
-    for (int begin = threadIdx.x; begin < num_vectors; begin += kUnroll * kThreads) {
+    for (int first = begin / 4 + threadIdx.x; first < last; first += kUnroll * kThreads) {
       float4 loaded[kUnroll];
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        const int i = begin + u * kThreads;
-        if (i < num_vectors) loaded[u] = vectors[i];
+        const int i = first + u * kThreads;
+        if (i < last) loaded[u] = vectors[i];
       }
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        const int i = begin + u * kThreads;
-        if (i >= num_vectors) break;
+        const int i = first + u * kThreads;
+        if (i >= last) break;
         body(4 * i, loaded[u].x);
         body(4 * i + 1, loaded[u].y);
         body(4 * i + 2, loaded[u].z);
@@ -234,7 +294,40 @@ struct Rank {
   uint64_t running_mass = 0;
 };
 
+// The rank among the tokens that all blocks listed, for every block to read. Called by the first.
+template <int kBlocks>
+__device__ void FindInList(const Row& row, Running before, bool by_count, uint64_t target,
+                           const Cluster<kBlocks>& cluster) {
+  SharedState* const shared = cluster.own;
+  int num_listed = static_cast<int>(shared->list_size);
+  for (int other = 1; other < kBlocks; ++other) {
+    const SharedState* const from = cluster.shared_of(other);
+    const int count = static_cast<int>(from->list_size);
+    for (int i = threadIdx.x; i < count; i += kThreads) {
+      shared->list[num_listed + i] = from->list[i];
+    }
+    num_listed += count;
+  }
+  SortList(num_listed, shared);
+  Running items[kItemsPerThread];
+#pragma unroll
+  for (int i = 0; i < kItemsPerThread; ++i) {
+    const int place = threadIdx.x * kItemsPerThread + i;
+    if (place >= num_listed) continue;
+    const int32_t id = static_cast<int32_t>(static_cast<uint32_t>(shared->list[place]));
+    items[i] = {row.Mass(row.logits[id]), 1};
+  }
+  FindFirst(items, before, by_count, target, shared);
+  if (threadIdx.x < kBlocks) {
+    SharedState* const reader = cluster.shared_of(threadIdx.x);
+    reader->answer_id =
+        static_cast<int32_t>(static_cast<uint32_t>(shared->list[shared->found_index]));
+    reader->answer_mass = shared->found_through.mass;
+  }
+}
+
 // All tokens of `level`, more than the list takes: they rank by id, so they are added up in tiles.
+// Every block goes through the whole row for itself.
 __device__ Rank FindAmongEquals(const Row& row, uint32_t level, Running before, bool by_count,
                                 uint64_t target, SharedState* shared) {
   for (int tile = 0; tile < row.vocab_size; tile += kThreads) {
@@ -254,17 +347,20 @@ __device__ Rank FindAmongEquals(const Row& row, uint32_t level, Running before, 
 }
 
 // The first rank at which the running mass (or count) exceeds target. False when there is none.
-// The first histogram is there; all threads get the answer.
-__device__ bool FindRank(const Row& row, bool by_count, uint64_t target, SharedState* shared,
-                         Rank* rank) {
+// The first histogram is there; all threads of all blocks get the answer.
+template <int kBlocks>
+__device__ bool FindRank(const Row& row, bool by_count, uint64_t target,
+                         const Cluster<kBlocks>& cluster, Rank* rank) {
+  SharedState* const shared = cluster.own;
   if (!FindBin(shared->first, {}, by_count, target, shared)) return false;
   int shift = kFirstShift;
   uint32_t prefix = shared->found_index;
   Running before = shared->found_before;
   while (true) {
-    __syncthreads();  // found_* have been read
+    cluster.Sync();  // found_* and the list's size have been read
     if (threadIdx.x == 0) shared->list_size = 0;
     shared->second.Clear();
+    cluster.Sync();
     const int next_shift = shift > kDigitBits ? shift - kDigitBits : 0;
     row.ForEach([&](int id, float logit) {
       const uint32_t level = row.Level(logit);
@@ -278,27 +374,22 @@ __device__ bool FindRank(const Row& row, bool by_count, uint64_t target, SharedS
       shared->second.Add(bin, row.Mass(logit));
       atomicAdd(&shared->second.counts[bin], 1u);
     });
-    __syncthreads();
-    const int num_listed = static_cast<int>(shared->list_size);
+    cluster.AddUp(&SharedState::second);
+    int num_listed = 0;
+    for (int other = 0; other < kBlocks; ++other) {
+      num_listed += static_cast<int>(cluster.shared_of(other)->list_size);
+    }
     if (num_listed <= kListSize) {
-      SortList(num_listed, shared);
-      Running items[kItemsPerThread];
-#pragma unroll
-      for (int i = 0; i < kItemsPerThread; ++i) {
-        const int place = threadIdx.x * kItemsPerThread + i;
-        if (place >= num_listed) continue;
-        const int32_t id = static_cast<int32_t>(static_cast<uint32_t>(shared->list[place]));
-        items[i] = {row.Mass(row.logits[id]), 1};
-      }
-      FindFirst(items, before, by_count, target, shared);
-      rank->id = static_cast<int32_t>(static_cast<uint32_t>(shared->list[shared->found_index]));
-      rank->running_mass = shared->found_through.mass;
-      __syncthreads();
+      if (cluster.rank() == 0) FindInList(row, before, by_count, target, cluster);
+      cluster.Sync();
+      rank->id = shared->answer_id;
+      rank->running_mass = shared->answer_mass;
+      cluster.Sync();
       return true;
     }
     if (shift == 0) {
       *rank = FindAmongEquals(row, prefix, before, by_count, target, shared);
-      __syncthreads();
+      cluster.Sync();
       return true;
     }
     FindBin(shared->second, before, by_count, target, shared);
@@ -315,7 +406,9 @@ __device__ uint32_t OrderedBits(float x) {
 }
 
 // The largest logit with the lowest id, in all threads: ordered bits above, ~id below.
-__device__ uint64_t FindBest(const Row& row, SharedState* shared) {
+template <int kBlocks>
+__device__ uint64_t FindBest(const Row& row, const Cluster<kBlocks>& cluster) {
+  SharedState* const shared = cluster.own;
   if (threadIdx.x == 0) shared->best = 0;
   __syncthreads();
   uint64_t best = 0;
@@ -332,24 +425,43 @@ __device__ uint64_t FindBest(const Row& row, SharedState* shared) {
   if (threadIdx.x % 32 == 0) {
     atomicMax(reinterpret_cast<unsigned long long*>(&shared->best), best);
   }
-  __syncthreads();
-  return shared->best;
+  cluster.Sync();
+  best = shared->best;
+  for (int other = 0; other < kBlocks; ++other) {
+    const uint64_t theirs = cluster.shared_of(other)->best;
+    best = theirs > best ? theirs : best;
+  }
+  return best;
 }
 
+template <int kBlocks>
 __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const SampleArgs args) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
-  SharedState* shared = reinterpret_cast<SharedState*>(shared_bytes);
-  const RowSampling params = args.params[blockIdx.x];
-  Row row = {args.logits + int64_t{blockIdx.x} * args.vocab_size, args.vocab_size, 0, 0};
+  const Cluster<kBlocks> cluster = {reinterpret_cast<SharedState*>(shared_bytes)};
+  SharedState* const shared = cluster.own;
+  WaitForKernelsBefore();
+  const int row_index = blockIdx.x / kBlocks;
+  const RowSampling params = args.params[row_index];
+  // Slices of whole vectors; the last may be shorter, or empty.
+  const int slice = (args.vocab_size + 4 * kBlocks - 1) / (4 * kBlocks) * 4;
+  const int begin = min(cluster.rank() * slice, args.vocab_size);
+  Row row = {args.logits + int64_t{row_index} * args.vocab_size,
+             args.vocab_size,
+             0,
+             0,
+             begin,
+             min(begin + slice, args.vocab_size)};
 
-  const uint64_t best = FindBest(row, shared);
+  const uint64_t best = FindBest(row, cluster);
   const uint32_t ordered = static_cast<uint32_t>(best >> 32);
   const int32_t best_id = best == 0 ? 0 : static_cast<int32_t>(~static_cast<uint32_t>(best));
+  const bool writes = cluster.rank() == 0 && threadIdx.x == 0;
   row.maximum = __uint_as_float(ordered & 0x80000000u ? ordered & 0x7FFFFFFFu : ~ordered);
   row.inverse_temperature = __fdiv_rn(1.0f, params.temperature);
   if (best == 0 || !(params.temperature > 0) || !isfinite(row.inverse_temperature) ||
       !isfinite(row.maximum)) {
-    if (threadIdx.x == 0) args.ids[blockIdx.x] = best_id;
+    if (writes) args.ids[row_index] = best_id;
+    cluster.Sync();  // nobody leaves while its memory is read
     return;
   }
 
@@ -362,11 +474,11 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const SampleArgs arg
     shared->first.Add(bin, row.Mass(logit));
     if (counts) atomicAdd(&shared->first.counts[bin], 1u);
   });
-  __syncthreads();
+  cluster.AddUp(&SharedState::first);
 
   Rank rank;
   uint64_t total = 0;
-  if (!counts || !FindRank(row, true, static_cast<uint64_t>(params.top_k) - 1, shared, &rank)) {
+  if (!counts || !FindRank(row, true, static_cast<uint64_t>(params.top_k) - 1, cluster, &rank)) {
     Running bins;
     for (int i = 0; i < kBinsPerThread; ++i) {
       bins.mass += shared->first.mass(threadIdx.x * kBinsPerThread + i);
@@ -378,22 +490,29 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const SampleArgs arg
   total = rank.running_mass;
   if (params.top_p < 1) {
     const uint64_t wanted = NucleusMass(params.top_p, total);
-    FindRank(row, false, wanted == 0 ? 0 : wanted - 1, shared, &rank);
+    FindRank(row, false, wanted == 0 ? 0 : wanted - 1, cluster, &rank);
     total = rank.running_mass;
   }
   const uint64_t word = UniformWord(params.seed, params.position);
-  FindRank(row, false, __umul64hi(word, total), shared, &rank);
-  if (threadIdx.x == 0) args.ids[blockIdx.x] = rank.id;
+  FindRank(row, false, __umul64hi(word, total), cluster, &rank);
+  if (writes) args.ids[row_index] = rank.id;
 }
 
 }  // namespace
 
 absl::Status Sample(const SampleArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return absl::OkStatus();
-  constexpr int kSharedBytes = static_cast<int>(sizeof(SharedState));
+  constexpr size_t kSharedBytes = sizeof(SharedState);
   static_assert(kSharedBytes <= 48 * 1024, "needs no opt-in");
-  SampleKernel<<<args.num_rows, kThreads, kSharedBytes, stream>>>(args);
-  return CudaStatus(cudaGetLastError(), "Sample");
+  // Measured on an H100, 152k tokens: 77 us against 184 for one row; for 64 rows, 245 against 204.
+  constexpr int kBlocksOfFewRows = 8;
+  constexpr int kFewRows = 16;
+  const bool few = args.num_rows <= kFewRows;
+  const int blocks = few ? kBlocksOfFewRows : 1;
+  const auto kernel = few ? SampleKernel<kBlocksOfFewRows> : SampleKernel<1>;
+  return CudaStatus(LaunchOverlapped(kernel, dim3(static_cast<unsigned>(args.num_rows * blocks)),
+                                     kThreads, kSharedBytes, blocks, stream, args),
+                    "Sample");
 }
 
 }  // namespace assay::engine::cuda

@@ -7,6 +7,7 @@
 // vector, so that small batches spread over the whole device.
 #include "engine/kernels/cuda/bf16_vector.cuh"
 #include "engine/kernels/cuda/device.h"
+#include "engine/kernels/cuda/launch.cuh"
 #include "engine/kernels/cuda/swiglu.h"
 
 namespace assay::engine::cuda {
@@ -17,6 +18,7 @@ constexpr int kThreadsPerBlock = 256;
 __device__ float SiluTimes(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
 
 __global__ void VectorSwigluKernel(const SwigluArgs args) {
+  WaitForKernelsBefore();
   const int offset = (blockIdx.x * kThreadsPerBlock + threadIdx.x) * kBf16VectorSize;
   if (offset >= args.size) return;
   const int64_t row = blockIdx.y;
@@ -32,6 +34,7 @@ __global__ void VectorSwigluKernel(const SwigluArgs args) {
 }
 
 __global__ void ScalarSwigluKernel(const SwigluArgs args) {
+  WaitForKernelsBefore();
   const int i = blockIdx.x * kThreadsPerBlock + threadIdx.x;
   if (i >= args.size) return;
   const int64_t row = blockIdx.y;
@@ -47,12 +50,9 @@ absl::Status Swiglu(const SwigluArgs& args, cudaStream_t stream) {
   const bool vectors = args.size % kBf16VectorSize == 0;
   const int per_block = kThreadsPerBlock * (vectors ? kBf16VectorSize : 1);
   const dim3 grid((args.size + per_block - 1) / per_block, args.num_rows);
-  if (vectors) {
-    VectorSwigluKernel<<<grid, kThreadsPerBlock, 0, stream>>>(args);
-  } else {
-    ScalarSwigluKernel<<<grid, kThreadsPerBlock, 0, stream>>>(args);
-  }
-  return CudaStatus(cudaGetLastError(), "Swiglu");
+  return CudaStatus(LaunchOverlapped(vectors ? VectorSwigluKernel : ScalarSwigluKernel, grid,
+                                     kThreadsPerBlock, 0, 1, stream, args),
+                    "Swiglu");
 }
 
 }  // namespace assay::engine::cuda
