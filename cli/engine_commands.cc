@@ -1,7 +1,7 @@
-// The commands that another program does: generate, quantize, tokenize and score belong to the
-// engine (assay-runner), grade to the graders (assay-grader). This program becomes the other one,
-// with the same arguments, so there is one place where each is documented and parsed. What stands
-// here serves the list in --help and completion.
+// The commands that another program does: generate, quantize, tokenize, score and bench belong to
+// the engine (assay-runner), grade to the graders (assay-grader). This program becomes the other
+// one, with the same arguments, so there is one place where each is documented and parsed. What
+// stands here serves the list in --help and completion.
 #include <unistd.h>
 
 #include <array>
@@ -30,7 +30,7 @@ const std::vector<EngineCommand>& EngineCommands() {
        "assay-runner",
        "Answer a prompt: assay generate MODEL \"prompt\"",
        {"--system", "--raw", "--json", "--max-tokens", "--max-model-len", "--temperature",
-        "--top-p", "--top-k", "--seed", "--threads"}},
+        "--top-p", "--top-k", "--seed", "--device", "--threads"}},
       {"quantize",
        "assay-runner",
        "Make a quantized model: assay quantize MODEL --method rtn --bits 4-16-16 --out DIR",
@@ -43,7 +43,11 @@ const std::vector<EngineCommand>& EngineCommands() {
       {"score",
        "assay-runner",
        "Teacher-forced log-probabilities: {\"ids\"} in, {\"target_logprobs\"} out",
-       {"--threads"}},
+       {"--device", "--threads"}},
+      {"bench",
+       "assay-runner",
+       "Measure a model's shape on a GPU: assay bench engine MODEL --random-weights",
+       {"--random-weights", "--gpu", "--batch", "--context", "--prefill", "--steps", "--json"}},
       {"grade",
        "assay-grader",
        "Grade answers: JSON lines {\"gold\", \"prediction\"} in, verdicts out",

@@ -489,6 +489,9 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> LoadCudaRunner(const std::string& m
   return CudaRunner::Load(model_dir, options);
 }
 
-bool HasCudaBackend() { return true; }
+absl::StatusOr<std::string> CudaDeviceName(int device) {
+  ASSAY_ASSIGN_OR_RETURN(const DeviceProperties properties, UseDevice(device));
+  return properties.name;
+}
 
 }  // namespace assay::engine

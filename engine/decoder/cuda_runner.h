@@ -36,7 +36,7 @@ struct CudaRunnerOptions {
 absl::StatusOr<std::unique_ptr<ModelRunner>> LoadCudaRunner(const std::string& model_dir,
                                                             const CudaRunnerOptions& options);
 
-// Whether this build has the backend.
-bool HasCudaBackend();
+// "NVIDIA H100 80GB HBM3". NOT_FOUND without it.
+absl::StatusOr<std::string> CudaDeviceName(int device);
 
 }  // namespace assay::engine

@@ -20,6 +20,6 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> LoadCudaRunner(const std::string&,
 
 absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions&) { return NoBackend(); }
 
-bool HasCudaBackend() { return false; }
+absl::StatusOr<std::string> CudaDeviceName(int) { return NoBackend(); }
 
 }  // namespace assay::engine

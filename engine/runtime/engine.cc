@@ -181,6 +181,11 @@ std::string NumericsVersion(const std::string& device) {
   return IsCuda(device) ? kCudaNumericsVersion : kCpuNumericsVersion;
 }
 
+std::string DeviceName(const std::string& device) {
+  const absl::StatusOr<int> ordinal = CudaDevice(device);
+  return ordinal.ok() ? CudaDeviceName(*ordinal).value_or(device) : device;
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const std::string& model_dir,
                                                      const EngineOptions& options) {
   ASSAY_RETURN_IF_ERROR(CheckOptions(options));

@@ -32,6 +32,9 @@ inline constexpr char kCpuNumericsVersion[] = "cpu-2";
 // Of the backend that `device` names (EngineOptions).
 std::string NumericsVersion(const std::string& device);
 
+// What a GPU calls itself: "NVIDIA H100 80GB HBM3"; `device` where there is none.
+std::string DeviceName(const std::string& device);
+
 struct EngineOptions {
   std::string device = "cpu";  // or "cuda" (the first GPU), "cuda:1"
   int num_threads = 1;         // cpu

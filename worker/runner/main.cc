@@ -16,11 +16,11 @@ namespace assay::worker {
 namespace {
 
 // Frames have standard output to themselves: whatever else would print there goes to stderr.
-int ServeOnStandardStreams() {
+int ServeOnStandardStreams(const std::string& device) {
   const int out = ::dup(STDOUT_FILENO);
   if (out < 0 || ::dup2(STDERR_FILENO, STDOUT_FILENO) < 0) return kExitFailure;
   ::signal(SIGPIPE, SIG_IGN);
-  const int exit_code = ServeRunner(STDIN_FILENO, out);
+  const int exit_code = ServeRunner(STDIN_FILENO, out, device);
   // A reader thread may still be waiting for input: leave without tearing down under it.
   spdlog::shutdown();
   ::_exit(exit_code);
@@ -37,7 +37,9 @@ void AddDevice(CLI::App* verb, std::string* device) {
 }
 
 CLI::App* AddBench(CLI::App* app, BenchArguments* arguments) {
-  CLI::App* verb = app->add_subcommand("bench", "measure a model's shape on a GPU");
+  CLI::App* bench = app->add_subcommand("bench", "measure");
+  bench->require_subcommand(1);
+  CLI::App* verb = bench->add_subcommand("engine", "what a model's shape reaches on a GPU");
   verb->add_option("MODEL", arguments->model_dir, "model or artifact folder")->required();
   verb->add_flag("--random-weights", arguments->random_weights,
                  "the folder holds config.json (and assay_quant.json) alone");
@@ -115,6 +117,8 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", Version());
   app.require_subcommand(1);
   CLI::App* serve = app.add_subcommand("serve", "take commands on stdin (the agent)");
+  std::string device = "cpu";
+  AddDevice(serve, &device);
   GenerateArguments generate_arguments;
   CLI::App* generate = AddGenerate(&app, &generate_arguments);
   QuantizeVerbArguments quantize_arguments;
@@ -124,7 +128,6 @@ int Main(int argc, char** argv) {
 
   std::string model_dir;
   bool add_special_tokens = false;
-  std::string device = "cpu";
   int num_threads = 1;
   CLI::App* tokenize =
       app.add_subcommand("tokenize", "JSON lines {\"text\"} on stdin, {\"ids\"} on stdout");
@@ -144,7 +147,7 @@ int Main(int argc, char** argv) {
     return kExitUsage;
   }
   InitLogging("assay-runner", *serve ? "info" : "error");
-  if (*serve) return ServeOnStandardStreams();
+  if (*serve) return ServeOnStandardStreams(device);
   std::ios::sync_with_stdio(false);
   if (*generate) return Generate(generate_arguments, std::cout);
   if (*bench) return Bench(bench_arguments, std::cout);

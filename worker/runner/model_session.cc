@@ -93,15 +93,18 @@ engine::BudgetForcingParams ToEngine(const v1::BudgetForcing& forcing, const Mod
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelSession>> ModelSession::Load(const v1::LoadModel& command,
+                                                                 const std::string& device,
                                                                  const Clock* clock) {
   const std::string& wanted = command.engine_numerics_version();
-  if (!wanted.empty() && wanted != engine::kCpuNumericsVersion) {
+  const std::string computed = engine::NumericsVersion(device);
+  if (!wanted.empty() && wanted != computed) {
     return FailedPrecondition(
         "the cell wants engine numerics '{}' and this runner computes '{}': samples of both must "
         "not mix; use a worker of the other version",
-        wanted, engine::kCpuNumericsVersion);
+        wanted, computed);
   }
   ASSAY_ASSIGN_OR_RETURN(engine::EngineOptions options, EngineOptionsFor(command));
+  options.device = device;
   options.clock = clock;
   ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<ModelText> text, ModelText::Load(command.model_dir()));
   ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<engine::Engine> engine,

@@ -24,7 +24,9 @@ class ModelSession {
  public:
   // Errors of tokenizer and engine, as they say them; RESOURCE_EXHAUSTED is a lack of memory;
   // FAILED_PRECONDITION when the engine's numerics are not those that the cell wants.
+  // `device`: EngineOptions.
   static absl::StatusOr<std::unique_ptr<ModelSession>> Load(const v1::LoadModel& command,
+                                                            const std::string& device,
                                                             const Clock* clock = RealClock::Get());
 
   // Queues the units; returns those that cannot be prompted. A unit that is here already replaces

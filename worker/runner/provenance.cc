@@ -32,17 +32,22 @@ std::string CpuModelName() {
   return ::uname(&machine) == 0 ? machine.machine : "unknown";
 }
 
-v1::Provenance MakeProvenance(int num_threads) {
+v1::Provenance MakeProvenance(const std::string& device, int num_threads) {
   v1::Provenance provenance;
   provenance.set_git_commit(GitCommit());
   provenance.set_assay_version(Version());
   provenance.set_build_type(BuildType());
   provenance.set_compiler(Compiler());
   provenance.set_hostname(Hostname());
-  provenance.set_device(
-      fmt::format("{} ({} thread{})", CpuModelName(), num_threads, num_threads == 1 ? "" : "s"));
-  provenance.set_backend("cpu");
-  provenance.set_engine_numerics_version(engine::kCpuNumericsVersion);
+  if (device == "cpu") {
+    provenance.set_device(
+        fmt::format("{} ({} thread{})", CpuModelName(), num_threads, num_threads == 1 ? "" : "s"));
+    provenance.set_backend("cpu");
+  } else {
+    provenance.set_device(ValidUtf8(engine::DeviceName(device)));
+    provenance.set_backend("cuda");
+  }
+  provenance.set_engine_numerics_version(engine::NumericsVersion(device));
   return provenance;
 }
 

@@ -8,8 +8,8 @@
 
 namespace assay::worker {
 
-// The machine and the build, for samples.
-v1::Provenance MakeProvenance(int num_threads);
+// The machine, the device (EngineOptions) and the build, for samples.
+v1::Provenance MakeProvenance(const std::string& device, int num_threads);
 
 // The build alone, for artifacts: the same on every machine, so that equal artifacts have equal
 // bytes.

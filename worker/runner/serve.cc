@@ -70,7 +70,8 @@ class Pulse {
 
 class RunnerLoop {
  public:
-  RunnerLoop(int in_fd, int out_fd) : out_fd_(out_fd), commands_(in_fd) {}
+  RunnerLoop(int in_fd, int out_fd, std::string device)
+      : out_fd_(out_fd), device_(std::move(device)), commands_(in_fd) {}
 
   int Run() {
     absl::Status status = SendStarted();
@@ -102,7 +103,7 @@ class RunnerLoop {
 
   absl::Status SendStarted() {
     v1::RunnerEvent event;
-    *event.mutable_started()->mutable_provenance() = MakeProvenance(1);
+    *event.mutable_started()->mutable_provenance() = MakeProvenance(device_, 1);
     event.mutable_started()->set_protocol_revision(kProtocolRevision);
     return Send(event);
   }
@@ -128,7 +129,7 @@ class RunnerLoop {
   absl::Status Load(const v1::LoadModel& command) {
     const absl::Duration start = clock_->Monotonic();
     session_.reset();  // the memory of the old model is needed for the new one
-    absl::StatusOr<std::unique_ptr<ModelSession>> session = ModelSession::Load(command);
+    absl::StatusOr<std::unique_ptr<ModelSession>> session = ModelSession::Load(command, device_);
     v1::RunnerEvent event;
     if (!session.ok()) {
       spdlog::error("cannot load {}: {}", command.model_dir(), Message(session.status()));
@@ -219,6 +220,7 @@ class RunnerLoop {
 
   const Clock* const clock_ = RealClock::Get();
   const int out_fd_;
+  const std::string device_;
   std::mutex send_mutex_;
   CommandQueue commands_;
   std::unique_ptr<ModelSession> session_;
@@ -227,6 +229,8 @@ class RunnerLoop {
 
 }  // namespace
 
-int ServeRunner(int in_fd, int out_fd) { return RunnerLoop(in_fd, out_fd).Run(); }
+int ServeRunner(int in_fd, int out_fd, const std::string& device) {
+  return RunnerLoop(in_fd, out_fd, device).Run();
+}
 
 }  // namespace assay::worker

@@ -11,9 +11,11 @@
 // Fatal and ends it with another code, for after it nothing that the model says can be trusted.
 #pragma once
 
+#include <string>
+
 namespace assay::worker {
 
-// Returns the exit code.
-int ServeRunner(int in_fd, int out_fd);
+// Models run on `device` (EngineOptions). Returns the exit code.
+int ServeRunner(int in_fd, int out_fd, const std::string& device);
 
 }  // namespace assay::worker
