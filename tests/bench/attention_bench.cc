@@ -1,6 +1,7 @@
 // Attention on the GPU by itself: bytes of the cache per second against what a copy reaches.
 //
-//   attention_bench [--formats kv16,kv8,...] [--contexts 1024,8192,32768] [--json] [--decode-only]
+//   attention_bench [--formats kv16,kv8,...] [--contexts 1024,8192,32768] [--blocks grown]
+//                   [--decode-only] [--json]
 //
 // Decode reads random caches of several layers in turn, so that nothing stays in the second-level
 // cache; time is the median of several runs of many launches between two events. The share is of
@@ -12,6 +13,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -30,6 +32,9 @@ constexpr int kSamples = 7;
 struct Options {
   std::vector<std::string> formats = {"kv16", "kv8", "kv4", "kv3", "static4", "static3"};
   std::vector<int> contexts = {1024, 8192, 32768};
+  // How sequences got their blocks: together as they grew, one sequence after the other, or at
+  // random.
+  std::string blocks = "grown";
   bool json = false;
   bool decode_only = false;
 };
@@ -95,12 +100,13 @@ absl::StatusOr<double> CopyGbPerS(cudaStream_t stream) {
 // A cache of `layers` layers filled with the keys and values of random projections.
 class Cache {
  public:
-  static absl::StatusOr<std::unique_ptr<Cache>> Make(const Format& format, int num_seqs,
+  static absl::StatusOr<std::unique_ptr<Cache>> Make(const Format& format,
+                                                     const std::string& blocks, int num_seqs,
                                                      int context_len, int num_heads,
                                                      int num_kv_heads, cudaStream_t stream) {
     auto cache = std::make_unique<Cache>();
     ASSAY_RETURN_IF_ERROR(
-        cache->Fill(format, num_seqs, context_len, num_heads, num_kv_heads, stream));
+        cache->Fill(format, blocks, num_seqs, context_len, num_heads, num_kv_heads, stream));
     return cache;
   }
 
@@ -155,8 +161,8 @@ class Cache {
  private:
   static constexpr int kRowsPerWrite = 8192;
 
-  absl::Status Fill(const Format& format, int num_seqs, int context_len, int num_heads,
-                    int num_kv_heads, cudaStream_t stream) {
+  absl::Status Fill(const Format& format, const std::string& blocks, int num_seqs, int context_len,
+                    int num_heads, int num_kv_heads, cudaStream_t stream) {
     format_ = format;
     num_seqs_ = num_seqs;
     num_heads_ = num_heads;
@@ -180,10 +186,13 @@ class Cache {
       }
       last_positions.push_back(context_len - 1);
     }
-    // Blocks as sequences that grow together get them.
     for (int sequence = 0; sequence < num_seqs; ++sequence) {
-      for (int page = 0; page < stride_; ++page) tables.push_back(page * num_seqs + sequence);
+      for (int page = 0; page < stride_; ++page) {
+        tables.push_back(blocks == "grown" ? page * num_seqs + sequence
+                                           : sequence * stride_ + page);
+      }
     }
+    if (blocks == "random") std::ranges::shuffle(tables, std::mt19937(1));
     std::vector<float> cosines, sines;
     for (int position = 0; position < std::max(context_len, kKvPageTokens); ++position) {
       for (int i = 0; i < kHeadDim / 2; ++i) {
@@ -278,8 +287,9 @@ class Bench {
 
   absl::Status Decode(const std::string& name, const Format& format, int num_seqs, int context_len,
                       int num_heads, int num_kv_heads) {
-    ASSAY_ASSIGN_OR_RETURN(const auto cache, Cache::Make(format, num_seqs, context_len, num_heads,
-                                                         num_kv_heads, stream_));
+    ASSAY_ASSIGN_OR_RETURN(const auto cache,
+                           Cache::Make(format, options_.blocks, num_seqs, context_len, num_heads,
+                                       num_kv_heads, stream_));
     const int64_t q_size = int64_t{num_heads} * kHeadDim;
     ASSAY_ASSIGN_OR_RETURN(const auto query,
                            DeviceBuffer<__nv_bfloat16>::Allocate(num_seqs * q_size));
@@ -318,8 +328,8 @@ class Bench {
     constexpr int kHeads = 28;
     constexpr int kKvHeads = 4;
     constexpr int64_t kQSize = kHeads * kHeadDim;
-    ASSAY_ASSIGN_OR_RETURN(const auto cache,
-                           Cache::Make(format, num_seqs, context_len, kHeads, kKvHeads, stream_));
+    ASSAY_ASSIGN_OR_RETURN(const auto cache, Cache::Make(format, options_.blocks, num_seqs,
+                                                         context_len, kHeads, kKvHeads, stream_));
     const int num_rows = num_seqs * context_len;
     ASSAY_ASSIGN_OR_RETURN(const auto query,
                            DeviceBuffer<__nv_bfloat16>::Allocate(num_rows * kQSize));
@@ -350,7 +360,8 @@ class Bench {
 
   absl::Status Write(const std::string& name, const Format& format) {
     constexpr int kHeads = 28;
-    ASSAY_ASSIGN_OR_RETURN(const auto cache, Cache::Make(format, 256, 128, kHeads, 4, stream_));
+    ASSAY_ASSIGN_OR_RETURN(const auto cache,
+                           Cache::Make(format, options_.blocks, 256, 128, kHeads, 4, stream_));
     const auto launch = [&](int i) {
       return cache->Write(i % cache->num_layers(), cache->last_rows(), kHeads, stream_);
     };
@@ -381,6 +392,8 @@ int main(int argc, char** argv) {
   app.add_option("--formats", options.formats, "kv16, kv8, kv4, kv3, static4, static3")
       ->delimiter(',');
   app.add_option("--contexts", options.contexts, "tokens")->delimiter(',');
+  app.add_option("--blocks", options.blocks, "grown, contiguous or random")
+      ->check(CLI::IsMember({"grown", "contiguous", "random"}));
   app.add_flag("--json", options.json, "a JSON object a line");
   app.add_flag("--decode-only", options.decode_only, "no prefill, no writes");
   CLI11_PARSE(app, argc, argv);

@@ -2,6 +2,7 @@
 // batch, whole prompts and cut ones.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -45,13 +46,14 @@ class AttentionTest : public ::testing::TestWithParam<KvCase> {
   int64_t q_size() const { return GetParam().num_heads * GetParam().head_dim; }
 
   void Prepare(std::vector<int> contexts, uint32_t seed) {
+    const int longest = *std::ranges::max_element(contexts);
     problem_.emplace(GetParam(), std::move(contexts), seed);
     ASSERT_OK(problem_->Upload());
     ASSERT_OK(problem_->Write());
     ASSERT_OK_AND_ASSIGN(queries_, problem_->DownloadQueries());
     ASSERT_OK_AND_ASSIGN(workspace_,
                          DecodeWorkspace::Make({.max_rows = problem_->num_sequences() + 1,
-                                                .max_context_len = 4096,
+                                                .max_context_len = longest + 100,
                                                 .num_heads = GetParam().num_heads,
                                                 .num_kv_heads = GetParam().num_kv_heads,
                                                 .head_dim = GetParam().head_dim}));
@@ -202,6 +204,28 @@ INSTANTIATE_TEST_SUITE_P(
                       With(StaticKeyCase(4, Position::kBeforeBias), 6, 1),
                       With(StaticKeyCase(3, Position::kBeforeBias), 8, 1)),
     ::testing::PrintToStringParamName());
+
+// Chunks grow with the context, and there are more of them than a warp has lanes for their sums.
+class LongContextTest : public AttentionTest {};
+
+TEST_P(LongContextTest, DecodeIsSoftmaxAttentionOverTheCachesValues) {
+  Prepare({8192, 8193, 17000, 70000}, 16);
+  ASSERT_OK_AND_ASSIGN(const Outputs outputs, Decode(0, problem_->num_sequences()));
+  for (int i = 0; i < problem_->num_sequences(); ++i) {
+    ASSERT_NO_FATAL_FAILURE(
+        ExpectRow(outputs, i, i, problem_->context_len(i) - 1, /*rounds_static_keys=*/false));
+    ASSERT_OK_AND_ASSIGN(const Outputs alone, Decode(i, 1));
+    EXPECT_EQ(
+        std::memcmp(alone.data(), outputs.data() + i * q_size(), static_cast<size_t>(q_size()) * 2),
+        0);
+  }
+  ExpectSmallErrorOverall();
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, LongContextTest,
+                         ::testing::Values(With(PerTokenCase(4, false, 1), 2, 1),
+                                           With(StaticKeyCase(4, Position::kBeforeRope), 2, 1)),
+                         ::testing::PrintToStringParamName());
 
 // Small models and rare combinations.
 INSTANTIATE_TEST_SUITE_P(PlainCases, AttentionTest,

@@ -1,11 +1,11 @@
 // Attention over the paged cache: softmax(q K^T / sqrt(head_dim)) V for the rows of a step.
 //
-// Decode. A context is cut at multiples of kDecodeChunkTokens, whatever the batch; each (chunk, KV
-// head) is a work item, and the last one of a (row, KV head) to finish merges them all in the order
-// of the chunks. So a row's result is a function of its query and its context alone. Sizes that
-// change from step to step are read from device memory: PlanDecode turns the rows' positions into a
-// list of work items on the device, once per step and for all layers, and both can be captured in a
-// graph for a fixed number of rows.
+// Decode. A context is cut into chunks of whole pages, whose size follows from the context's length
+// alone; each (chunk, KV head) is a work item, and a row's chunks are merged in their order. So a
+// row's result is a function of its query and its context, whatever else is in the batch. Sizes
+// that change from step to step are read from device memory: PlanDecode turns the rows' positions
+// into a list of work items on the device, once per step and for all layers, and both can be
+// captured in a graph for a fixed number of rows.
 //
 // Prefill. Rows of a prompt, or of a part of one, see the cached tokens up to themselves, in tiles
 // of 64 tokens cut at multiples of 64. So a row's result does not depend on where the prompt was
@@ -30,8 +30,6 @@
 #include "engine/kernels/cuda/kv_write.h"
 
 namespace assay::engine::cuda {
-
-inline constexpr int kDecodeChunkTokens = 512;
 
 // One layer's call. Pointers are device memory.
 struct AttentionArgs {
@@ -67,7 +65,6 @@ class DecodeWorkspace {
   static absl::StatusOr<DecodeWorkspace> Make(const Limits& limits);
 
   const Limits& limits() const { return limits_; }
-  int64_t max_items() const;  // (row, chunk) pairs
 
   // For the kernels.
   uint8_t* data() const { return memory_.data(); }

@@ -3,15 +3,15 @@
 // Reference: engine/kernels/cpu/attend.inc. Agreement to rounding: bf16 caches round p to 8 bits,
 // as flash attention does; integer caches enter exactly, with p s in 11 bits.
 //
-// A block of 4 warps takes work items, (row, chunk of 512 tokens, KV head), in turn. Each warp has
-// a pipeline of its own: its share of the tiles of an item, then of the next item, come by bulk
-// copies into its stages of shared memory, and nobody waits for others before the chunk is merged.
-// The block's merge, and that of a row's chunks by whoever finishes last, add in the order of warps
-// and chunks: the result depends on the row alone.
+// A block of 4 warps takes work items, (row, chunk, KV head), in turn. Each warp has a pipeline of
+// its own: its share of the tiles of an item, then of the next item, come by bulk copies into its
+// stages of shared memory. Warps do not wait for each other: one that is done with an item leaves
+// its sums in a mailbox and goes on; whoever brings the last merges the four, in the order of
+// warps.
 //
 // Bound: memory. Per token and KV head 512 / 264 / 136 / 104 bytes (16, 8, 4, 3 bits). At 3.0 TB/s
 // an H100 multiprocessor gets 13 bytes a cycle, so a page of 64 tokens of KV4 has 650 cycles, 2,600
-// issue slots; the kernel spends about 800 instructions on it. Static keys before RoPE: 1,300.
+// issue slots; the kernel spends 890 instructions on it. Static keys before RoPE: 1,700.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -27,7 +27,8 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kWarpSize = 32;
 constexpr int kThreads = kWarps * kWarpSize;
-static_assert(kThreads == kHeadDim, "a thread merges one dim");
+static_assert(kHeadDim == 4 * kWarpSize, "a lane merges 4 dims");
+static_assert(kWarps * kMaxGroup == kWarpSize, "a lane weights a head of a warp");
 
 struct Params {
   StepRows rows;
@@ -57,9 +58,9 @@ struct Tile {
 
   static constexpr int kTokens = kCodes == KvCodes::kBf16 ? 16 : kCodes == KvCodes::k8Bit ? 32 : 64;
   static constexpr int kBlocks = 2;  // on a multiprocessor
-  // As many as leave room for the blocks.
-  static constexpr int kStages =
-      kCodes == KvCodes::kBf16 || (kCodes == KvCodes::k3Bit && !kRotates) ? 3 : 2;
+  // As many stages and mailboxes as leave room for the blocks.
+  static constexpr int kStages = kCodes == KvCodes::kBf16 ? 3 : 2;
+  static constexpr int kMailboxes = kCodes == KvCodes::kBf16 || kRotates ? 1 : 2;
   static constexpr int kPerPage = kKvPageTokens / kTokens;
   static constexpr bool kKeyGrids = kKey.params == KvParams::kPerToken;
   static constexpr bool kValueGrids = kValue.params == KvParams::kPerToken;
@@ -75,15 +76,22 @@ struct Tile {
 
 constexpr int kMergeStride = kHeadDim + 4;  // floats; spreads heads over the banks
 
+// The sums of an item's warps, on their way to be merged.
+struct Mailbox {
+  float outputs[kWarps][kMaxGroup][kMergeStride];
+  float maxima[kWarps][kMaxGroup];
+  float sums[kWarps][kMaxGroup];
+};
+
 template <KvCodes kCodes, bool kRotates>
 struct SharedMemory {
   using T = Tile<kCodes, kRotates>;
   uint8_t stages[kWarps][T::kStages][T::kBytes];
-  float outputs[kWarps][kMaxGroup][kMergeStride];
-  float maxima[kWarps][kMaxGroup];
-  float sums[kWarps][kMaxGroup];
+  Mailbox mailboxes[T::kMailboxes];
   uint64_t barriers[kWarps][T::kStages];
-  int is_last;
+  uint64_t filled[T::kMailboxes];   // barriers: a phase ends when all warps have left their sums
+  uint64_t emptied[T::kMailboxes];  //   and when they have been merged
+  int num_arrived[T::kMailboxes];   // warps
 };
 
 // What follows SharedMemory for keys before RoPE.
@@ -92,16 +100,19 @@ struct RotationMemory {
   KeyGridTable key_grids[1];  // as many as there are KV heads
 };
 
-// A work item as one warp sees it: lane i holds word i of the DecodeItem.
+// A work item as one warp sees it: lane i holds word i of the DecodeItem and the chunk's block i.
 struct Item {
   int32_t word = 0;
+  int32_t lane_block = 0;
   int kv_head = 0;
 
   __device__ int row() const { return __shfl_sync(kAllLanes, word, 0); }
-  __device__ int chunk() const { return __shfl_sync(kAllLanes, word, 1); }
-  __device__ int num_tokens() const { return __shfl_sync(kAllLanes, word, 2); }
-  __device__ int num_chunks() const { return __shfl_sync(kAllLanes, word, 3); }
-  __device__ int block(int page) const { return __shfl_sync(kAllLanes, word, 4 + page); }
+  __device__ int sequence() const { return __shfl_sync(kAllLanes, word, 1); }
+  __device__ int chunk() const { return __shfl_sync(kAllLanes, word, 2); }
+  __device__ int first_page() const { return __shfl_sync(kAllLanes, word, 3); }
+  __device__ int num_tokens() const { return __shfl_sync(kAllLanes, word, 4); }
+  __device__ int num_chunks() const { return __shfl_sync(kAllLanes, word, 5); }
+  __device__ int block(int page) const { return __shfl_sync(kAllLanes, lane_block, page); }
 };
 
 // An item beyond the last has no tokens.
@@ -113,6 +124,15 @@ __device__ Item LoadItem(const Params& p, int64_t index, int64_t num_items, int 
       reinterpret_cast<const int32_t*>(p.buffers.items + index / p.cache.num_kv_heads);
   if (lane < kDecodeItemWords) item.word = __ldg(words + lane);
   return item;
+}
+
+// Once its words are here.
+__device__ void LoadBlocks(const Params& p, int lane, Item* item) {
+  const int32_t* const table =
+      p.rows.block_tables + int64_t{item->sequence()} * p.rows.block_table_stride;
+  const int page = item->first_page() + lane;
+  const int num_pages = (item->num_tokens() + kKvPageTokens - 1) / kKvPageTokens;
+  if (lane < num_pages) item->lane_block = __ldg(table + page);
 }
 
 // The tiles of an item that warp `warp` takes: warp, warp + kWarps, ...
@@ -226,101 +246,47 @@ __device__ void StoreWarp(SoftmaxState& state, int lane, float (&outputs)[kMaxGr
   }
 }
 
-// The row's chunks in their order, a warp a head: weights by lane, then sums over the chunks.
-__device__ void MergeChunks(const Params& p, int64_t first_item, int num_chunks, int row, int head,
-                            int lane) {
-  const float2* const sums = reinterpret_cast<const float2*>(p.buffers.sums);
-  const auto place = [&](int chunk) { return (first_item + chunk) * p.num_heads + head; };
-  float max = -INFINITY;
-  for (int chunk = lane; chunk < num_chunks; chunk += kWarpSize) {
-    max = fmaxf(max, __ldcg(&sums[place(chunk)].x));
+// Adds the warps' sums of an item, in the order of warps, and stores them: the output of a row of
+// one chunk, or a chunk's part of it. By one warp: lane (w, h) weights head h of warp w.
+__device__ void MergeWarps(const Params& p, const Item& item, int group, int lane,
+                           const Mailbox& mailbox) {
+  const float lane_max = mailbox.maxima[lane / kMaxGroup][lane % kMaxGroup];
+  float max = fmaxf(lane_max, __shfl_xor_sync(kAllLanes, lane_max, kMaxGroup));
+  max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, 2 * kMaxGroup));
+  const float weight = Exp2(lane_max - max);
+  float sum = mailbox.sums[lane / kMaxGroup][lane % kMaxGroup] * weight;
+  sum += __shfl_xor_sync(kAllLanes, sum, kMaxGroup);
+  sum += __shfl_xor_sync(kAllLanes, sum, 2 * kMaxGroup);
+
+  const int row = item.row();
+  const int num_chunks = item.num_chunks();
+  const int first_head = item.kv_head * group;
+  const int64_t slot = (int64_t{row} * p.buffers.max_chunks + item.chunk()) * p.num_heads;
+  if (num_chunks > 1 && lane < group) {
+    p.buffers.sums[slot + first_head + lane] = make_float2(max, sum);
   }
+  for (int h = 0; h < group; ++h) {
+    float4 output = make_float4(0, 0, 0, 0);
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, distance));
-  }
-  float total = 0;
-  float4 output = make_float4(0, 0, 0, 0);
-  for (int begin = 0; begin < num_chunks; begin += kWarpSize) {
-    float weight = 0;
-    if (begin + lane < num_chunks) {
-      const float2 sum = __ldcg(&sums[place(begin + lane)]);
-      weight = Exp2(sum.x - max);
-      total += sum.y * weight;
-    }
-    const int count = min(kWarpSize, num_chunks - begin);
-#pragma unroll 8
-    for (int i = 0; i < count; ++i) {
-      const float factor = __shfl_sync(kAllLanes, weight, i);
-      const float4 part = __ldcg(
-          reinterpret_cast<const float4*>(p.buffers.outputs + place(begin + i) * kHeadDim) + lane);
+    for (int w = 0; w < kWarps; ++w) {
+      const float factor = __shfl_sync(kAllLanes, weight, w * kMaxGroup + h);
+      const float4 part = *reinterpret_cast<const float4*>(&mailbox.outputs[w][h][4 * lane]);
       output.x = fmaf(part.x, factor, output.x);
       output.y = fmaf(part.y, factor, output.y);
       output.z = fmaf(part.z, factor, output.z);
       output.w = fmaf(part.w, factor, output.w);
     }
-  }
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    total += __shfl_xor_sync(kAllLanes, total, distance);
-  }
-  const float inverse = 1.0f / total;
-  uint2 packed;
-  packed.x = PackBf16(output.x * inverse, output.y * inverse);
-  packed.y = PackBf16(output.z * inverse, output.w * inverse);
-  __nv_bfloat16* const to = p.output + row * p.output_stride + int64_t{head} * kHeadDim;
-  *reinterpret_cast<uint2*>(to + 4 * lane) = packed;
-}
-
-// Merges the warps' sums of an item, and the row's chunks when this is the last of them to arrive.
-// The whole block calls it; the warps' sums are in shared memory when it has synchronized.
-template <typename Shared>
-__device__ void FinishItem(const Params& p, const Item& item, int64_t index, int group,
-                           Shared& shared) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int row = item.row();
-  const int num_chunks = item.num_chunks();
-  const int64_t record = index / p.cache.num_kv_heads;
-  __syncthreads();
-  for (int h = 0; h < group; ++h) {
-    float max = shared.maxima[0][h];
-#pragma unroll
-    for (int w = 1; w < kWarps; ++w) max = fmaxf(max, shared.maxima[w][h]);
-    float sum = 0;
-    float output = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float weight = Exp2(shared.maxima[w][h] - max);
-      sum = fmaf(shared.sums[w][h], weight, sum);
-      output = fmaf(shared.outputs[w][h][thread], weight, output);
-    }
-    const int head = item.kv_head * group + h;
-    if (num_chunks == 1) {
-      p.output[row * p.output_stride + int64_t{head} * kHeadDim + thread] =
-          __float2bfloat16_rn(output / sum);
+    const int head = first_head + h;
+    if (num_chunks > 1) {
+      reinterpret_cast<float4*>(p.buffers.outputs + (slot + head) * kHeadDim)[lane] = output;
       continue;
     }
-    const int64_t place = record * p.num_heads + head;
-    __stcg(p.buffers.outputs + place * kHeadDim + thread, output);
-    if (thread == 0)
-      __stcg(reinterpret_cast<float2*>(p.buffers.sums) + place, make_float2(max, sum));
-  }
-  if (num_chunks > 1) __threadfence();
-  __syncthreads();  // the sums in shared memory have been read, and the chunk's are visible
-  if (num_chunks == 1) return;
-  if (thread == 0) {
-    int32_t* const arrivals =
-        p.buffers.arrivals + int64_t{row} * p.cache.num_kv_heads + item.kv_head;
-    const bool is_last = atomicAdd(arrivals, 1) == num_chunks - 1;
-    if (is_last) *arrivals = 0;  // for the next launch
-    shared.is_last = is_last;
-  }
-  __syncthreads();
-  if (!shared.is_last) return;
-  __threadfence();
-  for (int h = thread / kWarpSize; h < group; h += kWarps) {
-    MergeChunks(p, record - item.chunk(), num_chunks, row, item.kv_head * group + h,
-                thread % kWarpSize);
+    const float inverse = 1.0f / __shfl_sync(kAllLanes, sum, h);
+    uint2 packed;
+    packed.x = PackBf16(output.x * inverse, output.y * inverse);
+    packed.y = PackBf16(output.z * inverse, output.w * inverse);
+    *reinterpret_cast<uint2*>(p.output + row * p.output_stride + int64_t{head} * kHeadDim +
+                              4 * lane) = packed;
   }
 }
 
@@ -340,14 +306,17 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
   Pipeline<T> pipeline = {SharedAddress(shared.stages[warp]), SharedAddress(shared.barriers[warp]),
                           ReadOncePolicy()};
   if (lane == 0) {
-    for (int i = 0; i < T::kStages; ++i)
+    for (int i = 0; i < T::kStages; ++i) {
       InitBarrier(pipeline.barriers + static_cast<uint32_t>(i * 8));
+    }
+    if (warp == 0) {
+      for (int i = 0; i < T::kMailboxes; ++i) {
+        InitBarrier(SharedAddress(&shared.filled[i]), kWarps);
+        InitBarrier(SharedAddress(&shared.emptied[i]));
+        shared.num_arrived[i] = 0;
+      }
+    }
     PublishBarriers();
-  }
-  if constexpr (kRotates) {
-    FillRotationTable<kCodes>(p.rope, &rotation.table);
-    FillKeyGrids<kCodes>(p.key_scale, p.key_zero, p.key_bias, p.cache.num_kv_heads,
-                         rotation.key_grids);
   }
   __syncthreads();
 
@@ -355,6 +324,7 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
   const int64_t stride = gridDim.x;
   Item item = LoadItem(p, blockIdx.x, num_items, lane);
   Item next = LoadItem(p, blockIdx.x + stride, num_items, lane);
+  LoadBlocks(p, lane, &item);
   int num_tiles = NumTiles<T>(item.num_tokens(), warp);
   int num_issued = 0;  // tiles of `item` on their way or here
   for (; num_issued < min(T::kStages, num_tiles); ++num_issued) {
@@ -362,34 +332,43 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
   }
   uint32_t raw_query[kPairs];
   LoadQuery<kCodes>(p, item, group, lane, raw_query);
+  if constexpr (kRotates) {  // while the first tiles are on their way
+    FillRotationTable<kCodes, kThreads>(p.rope, &rotation.table);
+    for (int head = warp; head < p.cache.num_kv_heads; head += kWarps) {
+      FillKeyGrids<kCodes>(p.key_scale, p.key_zero, p.key_bias, head, lane,
+                           &rotation.key_grids[head]);
+    }
+    __syncthreads();
+  }
+  int box = 0;
+  uint32_t box_parity = 1;  // of the phase that must have ended: none for the first round
 
   for (int64_t index = blockIdx.x; index < num_items; index += stride) {
     // What the next rounds need is asked for now.
     const Item after_next = LoadItem(p, index + 2 * stride, num_items, lane);
+    LoadBlocks(p, lane, &next);
     uint32_t next_query[kPairs];
     LoadQuery<kCodes>(p, next, group, lane, next_query);
     const int next_tiles = NumTiles<T>(next.num_tokens(), warp);
     int next_issued = 0;
 
     QueryFragments query;
-    [[maybe_unused]] RotatedScale rotated_scale;
-    [[maybe_unused]] const float4* const key_grids = rotation.key_grids[item.kv_head];
+    [[maybe_unused]] const KeyGridTable& key_grids = rotation.key_grids[item.kv_head];
     if constexpr (kRotates) {
-      rotated_scale = ScaleOfRotated<kCodes>(raw_query, key_grids, lane);
-      query.score_scale = rotated_scale.score_scale;
+      query.score_scale = ScaleForRotation<kCodes>(key_grids, raw_query);
     } else {
       MakeQuery<kCodes>(raw_query, lane, &query);
     }
     SoftmaxState state;
     state.Reset();
     const int num_tokens = item.num_tokens();
-    [[maybe_unused]] const int first_position = item.chunk() * kDecodeChunkTokens;
+    [[maybe_unused]] const int first_position = item.first_page() * kKvPageTokens;
     for (int i = 0; i < num_tiles; ++i) {
       const int first_token = (warp + i * kWarps) * T::kTokens;
       [[maybe_unused]] RotatedQuery rotated;
       if constexpr (kRotates) {
-        RotateQuery<kCodes>(raw_query, key_grids, p.rope, first_position + first_token,
-                            rotated_scale.up, lane, &rotated);
+        RotateQuery<kCodes>(raw_query, key_grids, p.rope, first_position + first_token, lane,
+                            &rotated);
       }
       const uint8_t* const tile = shared.stages[warp][pipeline.drain];
       pipeline.Wait();
@@ -397,7 +376,8 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
 #pragma unroll
       for (int t = 0; t < T::kTokens / 16; ++t) {
         if constexpr (kRotates) {
-          ScoreUnrotatedKeys<kCodes>(tile, 16 * t, lane, rotation.table, rotated, scores[t]);
+          ScoreUnrotatedKeys<kCodes>(tile, 16 * t, lane, rotation.table, rotated,
+                                     key_grids.constant_ratio, scores[t]);
         } else {
           ScoreKeys<kCodes>(tile, 16 * t, lane, query.pairs, scores[t]);
         }
@@ -416,8 +396,29 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
     while (next_issued < min(T::kStages, next_tiles)) {
       pipeline.Issue(p, next, next_issued++, warp, lane);
     }
-    StoreWarp<kCodes>(state, lane, shared.outputs[warp], shared.maxima[warp], shared.sums[warp]);
-    FinishItem(p, item, index, group, shared);
+
+    Mailbox& mailbox = shared.mailboxes[box];
+    const uint32_t emptied = SharedAddress(&shared.emptied[box]);
+    WaitForPhase(emptied, box_parity);
+    StoreWarp<kCodes>(state, lane, mailbox.outputs[warp], mailbox.maxima[warp], mailbox.sums[warp]);
+    __syncwarp();
+    const uint32_t filled = SharedAddress(&shared.filled[box]);
+    int num_arrived = 0;
+    if (lane == 0) {
+      Arrive(filled);
+      num_arrived = atomicAdd(&shared.num_arrived[box], 1) + 1;
+    }
+    if (__shfl_sync(kAllLanes, num_arrived, 0) == kWarps) {
+      WaitForPhase(filled, box_parity ^ 1);  // it has ended: orders the sums before their reading
+      MergeWarps(p, item, group, lane, mailbox);
+      __syncwarp();
+      if (lane == 0) {
+        shared.num_arrived[box] = 0;
+        Arrive(emptied);
+      }
+    }
+    box = box + 1 == T::kMailboxes ? 0 : box + 1;
+    if (box == 0) box_parity ^= 1;
 
     item = next;
     next = after_next;
@@ -426,6 +427,7 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) raw_query[i] = next_query[i];
   }
+  cudaTriggerProgrammaticLaunchCompletion();
 }
 
 template <KvCodes kCodes, bool kRotates>

@@ -10,96 +10,96 @@ namespace {
 using Limits = DecodeWorkspace::Limits;
 
 constexpr int kPlanThreads = 256;
+constexpr int kMostChunks = 1024;  // 2 M tokens
 
 constexpr int64_t Aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
-
-int64_t ChunksOf(int64_t context_len) {
-  return (context_len + kDecodeChunkTokens - 1) / kDecodeChunkTokens;
-}
 
 // Where the parts of a workspace begin.
 struct Places {
   explicit Places(const Limits& limits) {
-    const int64_t max_items = limits.max_rows * ChunksOf(limits.max_context_len);
-    arrivals = 256;  // behind the number of items
-    items = arrivals + Aligned(int64_t{limits.max_rows} * limits.num_kv_heads * 4);
-    sums = items + Aligned(max_items * static_cast<int64_t>(sizeof(DecodeItem)));
-    outputs = sums + Aligned(max_items * limits.num_heads * 8);
-    end = outputs + max_items * limits.num_heads * limits.head_dim * 4;
+    const int64_t slots = int64_t{limits.max_rows} * MaxChunks(limits.max_context_len);
+    items = 256;  // behind their number
+    sums = items + Aligned(slots * static_cast<int64_t>(sizeof(DecodeItem)));
+    outputs = sums + Aligned(slots * limits.num_heads * static_cast<int64_t>(sizeof(float2)));
+    end =
+        outputs + slots * limits.num_heads * limits.head_dim * static_cast<int64_t>(sizeof(float));
   }
-  int64_t arrivals;
   int64_t items;
   int64_t sums;
   int64_t outputs;
   int64_t end;
 };
 
-// A block per row: counts the chunks of the rows before it, then writes its own items.
+// A block per row. Item (row, chunk) stands behind all items of earlier chunks and behind this
+// chunk's of the rows before: the full chunks come first, and blocks of a cache that were filled at
+// the same time are read at the same time.
 __global__ void __launch_bounds__(kPlanThreads)
-    PlanKernel(StepRows rows, int32_t* num_items, DecodeItem* items, int64_t max_items) {
-  __shared__ int counts[kPlanThreads];
+    PlanKernel(const StepRows rows, const DecodeBuffers buffers) {
+  __shared__ int all[kMostChunks + 1];     // how many rows have so many chunks
+  __shared__ int before[kMostChunks + 1];  // of the rows before this one
   const int row = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
-  const auto chunks_of = [&](int r) {
-    return (rows.positions[r] + kDecodeChunkTokens) /
-           kDecodeChunkTokens;  // position + 1, rounded up
-  };
-  int before = 0;
-  for (int r = thread; r < row; r += kPlanThreads) before += max(chunks_of(r), 0);
-  counts[thread] = before;
+  const auto pages_of = [&](int r) { return PagesOf(max(rows.positions[r] + 1, 0)); };
+  for (int n = thread; n <= buffers.max_chunks; n += kPlanThreads) all[n] = before[n] = 0;
   __syncthreads();
-  for (int half = kPlanThreads / 2; half > 0; half /= 2) {
-    if (thread < half) counts[thread] += counts[thread + half];
-    __syncthreads();
+  for (int r = thread; r < rows.num_rows; r += kPlanThreads) {
+    const int n = min(NumChunks(pages_of(r)), buffers.max_chunks);
+    atomicAdd(&all[n], 1);
+    if (r < row) atomicAdd(&before[n], 1);
   }
-  const int first_item = counts[0];
-  const int context_len = max(rows.positions[row] + 1, 0);
-  const int num_chunks = max(chunks_of(row), 0);
-  if (row == rows.num_rows - 1 && thread == 0) *num_items = first_item + num_chunks;
-
-  const int sequence = rows.sequences == nullptr ? row : rows.sequences[row];
-  const int32_t* const table = rows.block_tables + int64_t{sequence} * rows.block_table_stride;
-  for (int i = thread; i < num_chunks * kDecodeItemWords; i += kPlanThreads) {
-    const int chunk = i / kDecodeItemWords;
-    const int word = i % kDecodeItemWords;
-    const int page = chunk * kPagesPerChunk + word - 4;
-    int32_t value = 0;
-    if (word == 0) value = row;
-    if (word == 1) value = chunk;
-    if (word == 2) value = min(context_len - chunk * kDecodeChunkTokens, kDecodeChunkTokens);
-    if (word == 3) value = num_chunks;
-    if (word >= 4 && page * kKvPageTokens < context_len) value = table[page];
-    if (first_item + chunk < max_items) {
-      reinterpret_cast<int32_t*>(items + first_item + chunk)[word] = value;
+  __syncthreads();
+  // Rows with more than n chunks, for every n.
+  if (thread == 0) {
+    for (int n = buffers.max_chunks - 1; n > 0; --n) {
+      all[n] += all[n + 1];
+      before[n] += before[n + 1];
     }
+  }
+  __syncthreads();
+
+  const int context_len = max(rows.positions[row] + 1, 0);
+  const int num_pages = pages_of(row);
+  const int num_chunks = min(NumChunks(num_pages), buffers.max_chunks);
+  const int chunk_pages = ChunkPages(num_pages);
+  if (row == 0 && thread == 0) {
+    int num_items = 0;
+    for (int n = 1; n <= buffers.max_chunks; ++n) num_items += all[n];
+    *buffers.num_items = num_items;
+  }
+  for (int chunk = thread; chunk < num_chunks; chunk += kPlanThreads) {
+    int index = before[chunk + 1];
+    for (int n = 1; n <= chunk; ++n) index += all[n];
+    const int first_page = chunk * chunk_pages;
+    buffers.items[index] = {
+        .row = row,
+        .sequence = rows.sequences == nullptr ? row : rows.sequences[row],
+        .chunk = chunk,
+        .first_page = first_page,
+        .num_tokens = min(context_len - first_page * kKvPageTokens, chunk_pages * kKvPageTokens),
+        .num_chunks = num_chunks};
   }
 }
 
 DecodeBuffers BuffersOf(const DecodeWorkspace& workspace) {
   const Places places(workspace.limits());
   uint8_t* const base = workspace.data();
-  return {.num_items = reinterpret_cast<const int32_t*>(base),
-          .items = reinterpret_cast<const DecodeItem*>(base + places.items),
-          .arrivals = reinterpret_cast<int32_t*>(base + places.arrivals),
+  return {.num_items = reinterpret_cast<int32_t*>(base),
+          .items = reinterpret_cast<DecodeItem*>(base + places.items),
+          .max_chunks = MaxChunks(workspace.limits().max_context_len),
           .outputs = reinterpret_cast<float*>(base + places.outputs),
-          .sums = reinterpret_cast<float*>(base + places.sums)};
+          .sums = reinterpret_cast<float2*>(base + places.sums)};
 }
 
 }  // namespace
 
-int64_t DecodeWorkspace::max_items() const {
-  return limits_.max_rows * ChunksOf(limits_.max_context_len);
-}
-
 int64_t DecodeWorkspace::Bytes(const Limits& limits) { return Places(limits).end; }
 
 absl::StatusOr<DecodeWorkspace> DecodeWorkspace::Make(const Limits& limits) {
+  if (MaxChunks(limits.max_context_len) > kMostChunks) {
+    return absl::InvalidArgumentError("DecodeWorkspace: contexts of more than 2 M tokens");
+  }
   absl::StatusOr<DeviceBuffer<uint8_t>> memory = DeviceBuffer<uint8_t>::Allocate(Bytes(limits));
   if (!memory.ok()) return memory.status();
-  // Arrivals begin at zero, and kernels leave them so.
-  const Places places(limits);
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(memory->data(), 0, static_cast<size_t>(places.items)));
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
   DecodeWorkspace workspace;
   workspace.limits_ = limits;
   workspace.memory_ = *std::move(memory);
@@ -112,10 +112,8 @@ absl::Status PlanDecode(const StepRows& rows, const DecodeWorkspace& workspace,
   if (rows.num_rows > workspace.limits().max_rows) {
     return absl::InvalidArgumentError("PlanDecode: more rows than the workspace was made for");
   }
-  const DecodeBuffers buffers = BuffersOf(workspace);
   PlanKernel<<<static_cast<unsigned>(rows.num_rows), kPlanThreads, 0, stream>>>(
-      rows, const_cast<int32_t*>(buffers.num_items), const_cast<DecodeItem*>(buffers.items),
-      workspace.max_items());
+      rows, BuffersOf(workspace));
   return CudaStatus(cudaGetLastError(), "PlanDecode");
 }
 
@@ -131,7 +129,9 @@ absl::Status DecodeAttention(const AttentionArgs& args, const DecodeWorkspace& w
         "DecodeAttention: the workspace was made for another model or fewer rows");
   }
   if (!HasFastDecode(args)) return PlainAttention(args, stream);
-  return FastDecode(args, BuffersOf(workspace), stream);
+  const DecodeBuffers buffers = BuffersOf(workspace);
+  const absl::Status status = FastDecode(args, buffers, stream);
+  return status.ok() ? MergeChunks(args, buffers, stream) : status;
 }
 
 }  // namespace assay::engine::cuda

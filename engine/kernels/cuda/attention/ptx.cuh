@@ -102,9 +102,10 @@ __device__ __forceinline__ float HighBf16(uint32_t pair) {
   return __uint_as_float(pair & 0xFFFF0000u);
 }
 
-// A barrier that a bulk copy completes. One thread arrives per phase, and says how many bytes will.
-__device__ __forceinline__ void InitBarrier(uint32_t barrier) {
-  asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(barrier) : "memory");
+// A phase of a barrier ends when `count` threads have arrived, and as many bytes of bulk copies as
+// they said.
+__device__ __forceinline__ void InitBarrier(uint32_t barrier, uint32_t count = 1) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
 
 // Makes initialized barriers known to the copy engine; then the block synchronizes.
@@ -115,6 +116,10 @@ __device__ __forceinline__ void PublishBarriers() {
 __device__ __forceinline__ void ExpectBytes(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
+}
+
+__device__ __forceinline__ void Arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 __device__ __forceinline__ void WaitForPhase(uint32_t barrier, uint32_t parity) {
