@@ -287,5 +287,49 @@ TEST(DecodeAttentionTest, PaddingRowsAreLeftAloneAndChangeNothing) {
   }
 }
 
+// A step's sizes come from device memory, so one captured step serves contexts of any length.
+TEST(DecodeAttentionTest, ACapturedStepFollowsThePositions) {
+  if (NumDevices() == 0) GTEST_SKIP() << "no GPU";
+  KvProblem problem(PerTokenCase(4, false, 1), {1500, 900, 300}, 17);
+  ASSERT_OK(problem.Upload());
+  ASSERT_OK(problem.Write());
+  ASSERT_OK_AND_ASSIGN(const Stream stream, MakeStream());
+  ASSERT_OK_AND_ASSIGN(const DecodeWorkspace workspace,
+                       DecodeWorkspace::Make({.max_rows = 3,
+                                              .max_context_len = 2048,
+                                              .num_heads = 4,
+                                              .num_kv_heads = 2,
+                                              .head_dim = 128}));
+  const size_t size = 3 * 4 * 128;
+  ASSERT_OK_AND_ASSIGN(const auto output, DeviceBuffer<__nv_bfloat16>::Allocate(size));
+  ASSERT_OK_AND_ASSIGN(const auto positions, DeviceBuffer<int32_t>::Allocate(3));
+  StepRows rows = problem.LastRows(0, 3);
+  rows.positions = positions.data();
+  const auto step = [&]() -> absl::Status {
+    ASSAY_RETURN_IF_ERROR(PlanDecode(rows, workspace, stream.get()));
+    return DecodeAttention(problem.Attention(rows, problem.last_queries(), output.data()),
+                           workspace, stream.get());
+  };
+  ASSERT_OK_AND_ASSIGN(const Graph graph, CaptureGraph(stream.get(), step));
+  const auto result = [&](const std::vector<int32_t>& at, const auto& run) {
+    EXPECT_OK(positions.CopyFrom(at, stream.get()));
+    EXPECT_EQ(cudaMemsetAsync(output.data(), 0xFF, size * 2, stream.get()), cudaSuccess);
+    EXPECT_OK(run());
+    Outputs outputs(size);
+    EXPECT_EQ(cudaMemcpyAsync(outputs.data(), output.data(), size * 2, cudaMemcpyDeviceToHost,
+                              stream.get()),
+              cudaSuccess);
+    EXPECT_EQ(cudaStreamSynchronize(stream.get()), cudaSuccess);
+    return outputs;
+  };
+  const auto replay = [&] {
+    return CudaStatus(cudaGraphLaunch(graph.get(), stream.get()), "cudaGraphLaunch");
+  };
+  for (const std::vector<int32_t>& at :
+       {std::vector<int32_t>{1499, 899, 299}, {10, 511, 0}, {700, 63, 298}}) {
+    EXPECT_EQ(result(at, replay), result(at, step)) << "positions from " << at[0];
+  }
+}
+
 }  // namespace
 }  // namespace assay::engine::cuda

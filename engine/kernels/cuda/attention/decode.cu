@@ -89,7 +89,7 @@ struct SharedMemory {
   uint8_t stages[kWarps][T::kStages][T::kBytes];
   Mailbox mailboxes[T::kMailboxes];
   uint64_t barriers[kWarps][T::kStages];
-  uint64_t filled[T::kMailboxes];   // barriers: a phase ends when all warps have left their sums
+  uint64_t filled[T::kMailboxes];   // barriers: a phase ends when all threads have left their sums
   uint64_t emptied[T::kMailboxes];  //   and when they have been merged
   int num_arrived[T::kMailboxes];   // warps
 };
@@ -311,8 +311,8 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
     }
     if (warp == 0) {
       for (int i = 0; i < T::kMailboxes; ++i) {
-        InitBarrier(SharedAddress(&shared.filled[i]), kWarps);
-        InitBarrier(SharedAddress(&shared.emptied[i]));
+        InitBarrier(SharedAddress(&shared.filled[i]), kThreads);
+        InitBarrier(SharedAddress(&shared.emptied[i]), kWarpSize);
         shared.num_arrived[i] = 0;
       }
     }
@@ -401,21 +401,17 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
     const uint32_t emptied = SharedAddress(&shared.emptied[box]);
     WaitForPhase(emptied, box_parity);
     StoreWarp<kCodes>(state, lane, mailbox.outputs[warp], mailbox.maxima[warp], mailbox.sums[warp]);
-    __syncwarp();
     const uint32_t filled = SharedAddress(&shared.filled[box]);
+    Arrive(filled);
+    __syncwarp();
     int num_arrived = 0;
-    if (lane == 0) {
-      Arrive(filled);
-      num_arrived = atomicAdd(&shared.num_arrived[box], 1) + 1;
-    }
+    if (lane == 0) num_arrived = atomicAdd(&shared.num_arrived[box], 1) + 1;
     if (__shfl_sync(kAllLanes, num_arrived, 0) == kWarps) {
       WaitForPhase(filled, box_parity ^ 1);  // it has ended: orders the sums before their reading
       MergeWarps(p, item, group, lane, mailbox);
+      if (lane == 0) shared.num_arrived[box] = 0;
       __syncwarp();
-      if (lane == 0) {
-        shared.num_arrived[box] = 0;
-        Arrive(emptied);
-      }
+      Arrive(emptied);
     }
     box = box + 1 == T::kMailboxes ? 0 : box + 1;
     if (box == 0) box_parity ^= 1;
