@@ -11,68 +11,23 @@
 //
 // Bound: memory. Per token and KV head 512 / 264 / 136 / 104 bytes (16, 8, 4, 3 bits). At 3.0 TB/s
 // an H100 multiprocessor gets 13 bytes a cycle, so a page of 64 tokens of KV4 has 650 cycles, 2,600
-// issue slots; the kernel spends 890 instructions on it. Static keys before RoPE: 1,700.
+// issue slots; the kernel spends 890 instructions on it (3 bits: 1,170, static keys of 4 bits:
+// 1,570).
 #include <cuda_bf16.h>
 
 #include <algorithm>
 
 #include "engine/kernels/cuda/attention/attention.h"
 #include "engine/kernels/cuda/attention/decode.cuh"
+#include "engine/kernels/cuda/attention/decode_pipeline.cuh"
 #include "engine/kernels/cuda/attention/decode_tile.cuh"
 #include "engine/kernels/cuda/attention/rotated_query.cuh"
 
 namespace assay::engine::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kWarpSize = 32;
-constexpr int kThreads = kWarps * kWarpSize;
 static_assert(kHeadDim == 4 * kWarpSize, "a lane merges 4 dims");
 static_assert(kWarps * kMaxGroup == kWarpSize, "a lane weights a head of a warp");
-
-struct Params {
-  StepRows rows;
-  KvCache cache;
-  int layer = 0;
-  int num_heads = 0;
-  const float* key_scale = nullptr;
-  const float* key_zero = nullptr;
-  const float* key_bias = nullptr;
-  RopeTables rope;
-  const __nv_bfloat16* query = nullptr;
-  int64_t query_stride = 0;
-  __nv_bfloat16* output = nullptr;
-  int64_t output_stride = 0;
-  DecodeBuffers buffers;
-};
-
-// A tile is what one stage of a warp's pipeline holds: some tokens' keys and values.
-template <KvCodes kCodes, bool kRotates>
-struct Tile {
-  static constexpr KvPartLayout kKey = {kCodes, kCodes == KvCodes::kBf16 ? KvParams::kNone
-                                                : kRotates               ? KvParams::kPerChannel
-                                                                         : KvParams::kPerToken};
-  static constexpr KvPartLayout kValue = {
-      kCodes, kCodes == KvCodes::kBf16 ? KvParams::kNone : KvParams::kPerToken};
-  static constexpr KvPageLayout kPage = {kHeadDim, kKey, kValue};
-
-  static constexpr int kTokens = kCodes == KvCodes::kBf16 ? 16 : kCodes == KvCodes::k8Bit ? 32 : 64;
-  static constexpr int kBlocks = 2;  // on a multiprocessor
-  // As many stages and mailboxes as leave room for the blocks.
-  static constexpr int kStages = kCodes == KvCodes::kBf16 ? 3 : 2;
-  static constexpr int kMailboxes = kCodes == KvCodes::kBf16 || kRotates ? 1 : 2;
-  static constexpr int kPerPage = kKvPageTokens / kTokens;
-  static constexpr bool kKeyGrids = kKey.params == KvParams::kPerToken;
-  static constexpr bool kValueGrids = kValue.params == KvParams::kPerToken;
-
-  static constexpr int kCodeBytes = kKey.code_bytes(kHeadDim) / kPerPage;  // of keys, and of values
-  static constexpr int kGridBytes = kTokens * 4;
-  static constexpr int kKeyGridsAt = kCodeBytes;
-  static constexpr int kValuesAt = kKeyGridsAt + (kKeyGrids ? kGridBytes : 0);
-  static constexpr int kValueGridsAt = kValuesAt + kCodeBytes;
-  static constexpr int kBytes = kValueGridsAt + (kValueGrids ? kGridBytes : 0);
-  static_assert(kBytes * kPerPage == kPage.page_bytes());
-};
 
 constexpr int kMergeStride = kHeadDim + 4;  // floats; spreads heads over the banks
 
@@ -85,7 +40,7 @@ struct Mailbox {
 
 template <KvCodes kCodes, bool kRotates>
 struct SharedMemory {
-  using T = Tile<kCodes, kRotates>;
+  using T = DecodeTile<kCodes, kRotates>;
   uint8_t stages[kWarps][T::kStages][T::kBytes];
   Mailbox mailboxes[T::kMailboxes];
   uint64_t barriers[kWarps][T::kStages];
@@ -100,106 +55,9 @@ struct RotationMemory {
   KeyGridTable key_grids[1];  // as many as there are KV heads
 };
 
-// A work item as one warp sees it: lane i holds word i of the DecodeItem and the chunk's block i.
-struct Item {
-  int32_t word = 0;
-  int32_t lane_block = 0;
-  int kv_head = 0;
-
-  __device__ int row() const { return __shfl_sync(kAllLanes, word, 0); }
-  __device__ int sequence() const { return __shfl_sync(kAllLanes, word, 1); }
-  __device__ int chunk() const { return __shfl_sync(kAllLanes, word, 2); }
-  __device__ int first_page() const { return __shfl_sync(kAllLanes, word, 3); }
-  __device__ int num_tokens() const { return __shfl_sync(kAllLanes, word, 4); }
-  __device__ int num_chunks() const { return __shfl_sync(kAllLanes, word, 5); }
-  __device__ int block(int page) const { return __shfl_sync(kAllLanes, lane_block, page); }
-};
-
-// An item beyond the last has no tokens.
-__device__ Item LoadItem(const Params& p, int64_t index, int64_t num_items, int lane) {
-  Item item;
-  if (index >= num_items) return item;
-  item.kv_head = static_cast<int>(index % p.cache.num_kv_heads);
-  const auto* const words =
-      reinterpret_cast<const int32_t*>(p.buffers.items + index / p.cache.num_kv_heads);
-  if (lane < kDecodeItemWords) item.word = __ldg(words + lane);
-  return item;
-}
-
-// Once its words are here.
-__device__ void LoadBlocks(const Params& p, int lane, Item* item) {
-  const int32_t* const table =
-      p.rows.block_tables + int64_t{item->sequence()} * p.rows.block_table_stride;
-  const int page = item->first_page() + lane;
-  const int num_pages = (item->num_tokens() + kKvPageTokens - 1) / kKvPageTokens;
-  if (lane < num_pages) item->lane_block = __ldg(table + page);
-}
-
-// The tiles of an item that warp `warp` takes: warp, warp + kWarps, ...
-template <typename T>
-__device__ int NumTiles(int num_tokens, int warp) {
-  const int all = (num_tokens + T::kTokens - 1) / T::kTokens;
-  return (all - warp + kWarps - 1) / kWarps;  // none when all <= warp
-}
-
-// One warp's stages, filled and emptied in a circle.
-template <typename T>
-struct Pipeline {
-  uint32_t stages;  // shared addresses
-  uint32_t barriers;
-  uint64_t policy;
-  int fill = 0;   // stage to fill next
-  int drain = 0;  // stage to empty next
-  uint32_t parity = 0;
-
-  __device__ void Copy(uint32_t to, const uint8_t* from, uint32_t bytes, uint32_t barrier) const {
-    BulkCopy(to, from, bytes, barrier, policy);
-  }
-
-  // Starts the copies of an item's tile; `index` counts the warp's own.
-  __device__ void Issue(const Params& p, const Item& item, int index, int warp, int lane) {
-    const int tile = warp + index * kWarps;
-    const int block = item.block(tile / T::kPerPage);
-    if (lane == 0) {
-      const uint8_t* const page = p.cache.base + p.cache.PageOffset(p.layer, block, item.kv_head);
-      const uint32_t to = stages + static_cast<uint32_t>(fill * T::kBytes);
-      const uint32_t barrier = barriers + static_cast<uint32_t>(fill * 8);
-      ExpectBytes(barrier, T::kBytes);
-      if constexpr (T::kPerPage == 1) {
-        Copy(to, page, T::kBytes, barrier);
-      } else {
-        constexpr int kHead = kHeadDim;
-        const int part = tile % T::kPerPage;
-        const uint8_t* const values = page + T::kPage.value_offset();
-        Copy(to, page + part * T::kCodeBytes, T::kCodeBytes, barrier);
-        Copy(to + T::kValuesAt, values + part * T::kCodeBytes, T::kCodeBytes, barrier);
-        if constexpr (T::kKeyGrids) {
-          Copy(to + T::kKeyGridsAt, page + T::kKey.code_bytes(kHead) + part * T::kGridBytes,
-               T::kGridBytes, barrier);
-        }
-        if constexpr (T::kValueGrids) {
-          Copy(to + T::kValueGridsAt, values + T::kValue.code_bytes(kHead) + part * T::kGridBytes,
-               T::kGridBytes, barrier);
-        }
-      }
-    }
-    fill = fill + 1 == T::kStages ? 0 : fill + 1;
-  }
-
-  __device__ void Wait() const {
-    WaitForPhase(barriers + static_cast<uint32_t>(drain * 8), parity);
-  }
-
-  __device__ void Release() {
-    __syncwarp();
-    drain = drain + 1 == T::kStages ? 0 : drain + 1;
-    if (drain == 0) parity ^= 1;
-  }
-};
-
 // The query's local elements of head r of the item's group, zeros beyond the group.
 template <KvCodes kCodes>
-__device__ void LoadQuery(const Params& p, const Item& item, int group, int lane,
+__device__ void LoadQuery(const DecodeParams& p, const WarpItem& item, int group, int lane,
                           uint32_t (&raw)[kPairs]) {
   using C = Codes<kCodes>;
   // The whole warp asks for the item's words.
@@ -248,7 +106,7 @@ __device__ void StoreWarp(SoftmaxState& state, int lane, float (&outputs)[kMaxGr
 
 // Adds the warps' sums of an item, in the order of warps, and stores them: the output of a row of
 // one chunk, or a chunk's part of it. By one warp: lane (w, h) weights head h of warp w.
-__device__ void MergeWarps(const Params& p, const Item& item, int group, int lane,
+__device__ void MergeWarps(const DecodeParams& p, const WarpItem& item, int group, int lane,
                            const Mailbox& mailbox) {
   const float lane_max = mailbox.maxima[lane / kMaxGroup][lane % kMaxGroup];
   float max = fmaxf(lane_max, __shfl_xor_sync(kAllLanes, lane_max, kMaxGroup));
@@ -291,9 +149,9 @@ __device__ void MergeWarps(const Params& p, const Item& item, int group, int lan
 }
 
 template <KvCodes kCodes, bool kRotates>
-__global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
-    DecodeKernel(const __grid_constant__ Params p) {
-  using T = Tile<kCodes, kRotates>;
+__global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBlocks))
+    DecodeKernel(const __grid_constant__ DecodeParams p) {
+  using T = DecodeTile<kCodes, kRotates>;
   extern __shared__ __align__(128) uint8_t dynamic_memory[];
   auto& shared = *reinterpret_cast<SharedMemory<kCodes, kRotates>*>(dynamic_memory);
   // Only where kRotates.
@@ -303,8 +161,8 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int group = p.num_heads / p.cache.num_kv_heads;
-  Pipeline<T> pipeline = {SharedAddress(shared.stages[warp]), SharedAddress(shared.barriers[warp]),
-                          ReadOncePolicy()};
+  TilePipeline<T> pipeline = {SharedAddress(shared.stages[warp]),
+                              SharedAddress(shared.barriers[warp]), ReadOncePolicy()};
   if (lane == 0) {
     for (int i = 0; i < T::kStages; ++i) {
       InitBarrier(pipeline.barriers + static_cast<uint32_t>(i * 8));
@@ -322,8 +180,8 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
 
   const int64_t num_items = int64_t{*p.buffers.num_items} * p.cache.num_kv_heads;
   const int64_t stride = gridDim.x;
-  Item item = LoadItem(p, blockIdx.x, num_items, lane);
-  Item next = LoadItem(p, blockIdx.x + stride, num_items, lane);
+  WarpItem item = LoadItem(p, blockIdx.x, num_items, lane);
+  WarpItem next = LoadItem(p, blockIdx.x + stride, num_items, lane);
   LoadBlocks(p, lane, &item);
   int num_tiles = NumTiles<T>(item.num_tokens(), warp);
   int num_issued = 0;  // tiles of `item` on their way or here
@@ -345,7 +203,7 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
 
   for (int64_t index = blockIdx.x; index < num_items; index += stride) {
     // What the next rounds need is asked for now.
-    const Item after_next = LoadItem(p, index + 2 * stride, num_items, lane);
+    const WarpItem after_next = LoadItem(p, index + 2 * stride, num_items, lane);
     LoadBlocks(p, lane, &next);
     uint32_t next_query[kPairs];
     LoadQuery<kCodes>(p, next, group, lane, next_query);
@@ -389,7 +247,7 @@ __global__ void __launch_bounds__(kThreads, (Tile<kCodes, kRotates>::kBlocks))
       pipeline.Release();
       const bool from_item = num_issued < num_tiles;
       if (from_item || next_issued < next_tiles) {
-        const Item source = from_item ? item : next;
+        const WarpItem source = from_item ? item : next;
         pipeline.Issue(p, source, from_item ? num_issued++ : next_issued++, warp, lane);
       }
     }
@@ -438,8 +296,8 @@ int64_t SharedBytes(int num_kv_heads) {
 constexpr int64_t SharedBytesPerBlock(int num_blocks) { return (228 / num_blocks - 1) * 1024; }
 
 template <KvCodes kCodes, bool kRotates>
-absl::Status Launch(const Params& params, cudaStream_t stream) {
-  constexpr int kBlocks = Tile<kCodes, kRotates>::kBlocks;
+absl::Status Launch(const DecodeParams& params, cudaStream_t stream) {
+  constexpr int kBlocks = DecodeTile<kCodes, kRotates>::kBlocks;
   static_assert(sizeof(SharedMemory<kCodes, kRotates>) <= SharedBytesPerBlock(kBlocks));
   const auto kernel = DecodeKernel<kCodes, kRotates>;
   const auto bytes = static_cast<int>(SharedBytes<kCodes, kRotates>(params.cache.num_kv_heads));
@@ -461,12 +319,12 @@ absl::Status Launch(const Params& params, cudaStream_t stream) {
 // Keys before RoPE with more KV heads than this leave no room for two blocks.
 bool GridTablesFit(int num_kv_heads) {
   return SharedBytes<KvCodes::k4Bit, true>(num_kv_heads) <=
-         SharedBytesPerBlock(Tile<KvCodes::k4Bit, true>::kBlocks);
+         SharedBytesPerBlock(DecodeTile<KvCodes::k4Bit, true>::kBlocks);
 }
 
 template <KvCodes kCodes, bool kRotates>
 constexpr bool Takes(const KvPageLayout& layout) {
-  return layout == Tile<kCodes, kRotates>::kPage;
+  return layout == DecodeTile<kCodes, kRotates>::kPage;
 }
 
 }  // namespace
@@ -484,20 +342,7 @@ bool HasFastDecode(const AttentionArgs& args) {
 
 absl::Status FastDecode(const AttentionArgs& args, const DecodeBuffers& buffers,
                         cudaStream_t stream) {
-  Params params;
-  params.rows = args.rows;
-  params.cache = args.cache;
-  params.layer = args.layer;
-  params.num_heads = args.num_heads;
-  params.key_scale = args.key_scale;
-  params.key_zero = args.key_zero;
-  params.key_bias = args.key_bias;
-  params.rope = args.rope;
-  params.query = args.query;
-  params.query_stride = args.query_stride;
-  params.output = args.output;
-  params.output_stride = args.output_stride;
-  params.buffers = buffers;
+  const DecodeParams params = {args, buffers};
   const bool rotates = args.cache.layout.key.params == KvParams::kPerChannel;
   switch (args.cache.layout.key.codes) {
     case KvCodes::kBf16:
