@@ -187,6 +187,10 @@ class ModelBuilder {
     const int64_t matrix_size = spec.transform == CacheSpec::Transform::kMatrix
                                     ? int64_t{plan_.config.head_dim} * plan_.config.head_dim
                                     : 0;
+    // The kernels' codes are unsigned (kv_write.h).
+    if (is_static && spec.symmetric) {
+      tables.zeros.assign(tables.zeros.size(), static_cast<float>(1 << (spec.bit_width - 1)));
+    }
     ASSAY_RETURN_IF_ERROR(AddTable(tables.scales, table_size, &rounding->scale));
     ASSAY_RETURN_IF_ERROR(AddTable(tables.zeros, table_size, &rounding->zero));
     ASSAY_RETURN_IF_ERROR(AddTable(tables.matrix, matrix_size, &rounding->matrix));
