@@ -8,12 +8,17 @@
 #include <utility>
 
 #include "base/status.h"
+#include "engine/kernels/cpu/kernel_table.h"
+#include "engine/quant/matrix.h"
 #include "engine/quant/uniform.h"
 
 namespace assay::engine::cuda {
 namespace {
 
 using Position = CacheSpec::Position;
+using Transform = CacheSpec::Transform;
+
+constexpr float kNormEps = 1e-6f;
 
 float RoundToBf16(float x) { return FromBf16(ToBf16(x)); }
 
@@ -98,6 +103,15 @@ KvProblem::KvProblem(const KvCase& kv_case, std::vector<int> context_lens, uint3
     key_scale_.push_back(grid.scale);
     key_zero_.push_back(static_cast<float>(grid.zero));
   }
+  for (int i = 0; i < case_.head_dim; ++i) {
+    q_norm_.push_back(1 + 0.2f * normal(random));
+    k_norm_.push_back(1 + 0.2f * normal(random));
+  }
+  for (int i = 0; i < case_.head_dim * case_.head_dim; ++i) {
+    for (auto* matrix : {&key_matrix_, &query_matrix_, &value_matrix_}) {
+      matrix->push_back(0.1f * normal(random));
+    }
+  }
   const int half = case_.head_dim / 2;
   for (int position = 0; position < std::max(longest, kKvPageTokens); ++position) {
     for (int i = 0; i < half; ++i) {
@@ -128,6 +142,11 @@ absl::Status KvProblem::Upload() {
   ASSAY_RETURN_IF_ERROR(UploadTo(key_bias_, &key_bias_device_));
   ASSAY_RETURN_IF_ERROR(UploadTo(key_scale_, &key_scale_device_));
   ASSAY_RETURN_IF_ERROR(UploadTo(key_zero_, &key_zero_device_));
+  ASSAY_RETURN_IF_ERROR(UploadTo(q_norm_, &q_norm_device_));
+  ASSAY_RETURN_IF_ERROR(UploadTo(k_norm_, &k_norm_device_));
+  ASSAY_RETURN_IF_ERROR(UploadTo(key_matrix_, &key_matrix_device_));
+  ASSAY_RETURN_IF_ERROR(UploadTo(query_matrix_, &query_matrix_device_));
+  ASSAY_RETURN_IF_ERROR(UploadTo(value_matrix_, &value_matrix_device_));
   ASSAY_RETURN_IF_ERROR(UploadTo(cosines_, &cosines_device_));
   ASSAY_RETURN_IF_ERROR(UploadTo(sines_, &sines_device_));
   const int64_t q_size = case_.num_heads * case_.head_dim;
@@ -149,13 +168,22 @@ absl::Status KvProblem::Write() {
                       .query = query_device_.data(),
                       .query_stride = q_size};
   args.weights.k_bias = key_bias_device_.data();
+  if (case_.qk_norm) {
+    args.weights.q_norm = q_norm_device_.data();
+    args.weights.k_norm = k_norm_device_.data();
+    args.weights.norm_eps = kNormEps;
+  }
   args.weights.key = {.spec = case_.key,
                       .clip_max = case_.key.clip_ratio,
                       .clip_min = case_.key.clip_ratio,
                       .scale = key_scale_device_.data(),
-                      .zero = key_zero_device_.data()};
-  args.weights.value = {
-      .spec = case_.value, .clip_max = case_.value.clip_ratio, .clip_min = case_.value.clip_ratio};
+                      .zero = key_zero_device_.data(),
+                      .matrix = key_matrix_device_.data(),
+                      .query_matrix = query_matrix_device_.data()};
+  args.weights.value = {.spec = case_.value,
+                        .clip_max = case_.value.clip_ratio,
+                        .clip_min = case_.value.clip_ratio,
+                        .matrix = value_matrix_device_.data()};
   ASSAY_RETURN_IF_ERROR(WriteKv(args, nullptr));
   for (int sequence = 0; sequence < num_sequences(); ++sequence) {
     const int row = RowOf(sequence, context_len(sequence) - 1);
@@ -228,6 +256,18 @@ std::vector<float> KvProblem::Projection(int row, int slot) const {
   return x;
 }
 
+void KvProblem::Normalize(std::vector<float>* x, const std::vector<float>& weight) const {
+  if (!case_.qk_norm) return;
+  cpu::Kernels().rms_norm(x->data(), weight.data(), kNormEps, case_.head_dim, x->data());
+  for (float& value : *x) value = RoundToBf16(value);
+}
+
+void KvProblem::Multiply(std::vector<float>* x, const std::vector<float>& matrix) {
+  std::vector<float> product(x->size());
+  MultiplyRight(x->data(), 1, matrix.data(), static_cast<int>(x->size()), product.data());
+  *x = std::move(product);
+}
+
 void KvProblem::Rotate(std::vector<float>* x, int position) const {
   const int half = case_.head_dim / 2;
   for (int i = 0; i < half; ++i) {
@@ -268,8 +308,10 @@ std::vector<double> KvProblem::DecodeStaticKey(const std::vector<int>& codes, in
 
 std::vector<float> KvProblem::ExpectedQuery(int row, int head) const {
   std::vector<float> query = Projection(row, head);
+  Normalize(&query, q_norm_);
   Rotate(&query, positions_[Index(row)]);
-  if (case_.key.transform == CacheSpec::Transform::kHadamard) HadamardTransform(query);
+  if (case_.key.transform == Transform::kHadamard) HadamardTransform(query);
+  if (case_.key.transform == Transform::kMatrix) Multiply(&query, query_matrix_);
   return query;
 }
 
@@ -316,6 +358,7 @@ ExpectedRow RowOfBf16(std::vector<float> x, const CacheSpec& spec) {
 ExpectedRow KvProblem::ExpectedKey(int sequence, int position, int kv_head) const {
   std::vector<float> key = Projection(RowOf(sequence, position), case_.num_heads + kv_head);
   const size_t channel = Index(kv_head * case_.head_dim);
+  Normalize(&key, k_norm_);
   if (cache_.layout.key.params == KvParams::kPerChannel) {
     ExpectedRow row;
     for (size_t d = 0; d < key.size(); ++d) {
@@ -326,14 +369,16 @@ ExpectedRow KvProblem::ExpectedKey(int sequence, int position, int kv_head) cons
     return row;
   }
   Rotate(&key, position);
-  if (case_.key.transform == CacheSpec::Transform::kHadamard) HadamardTransform(key);
+  if (case_.key.transform == Transform::kHadamard) HadamardTransform(key);
+  if (case_.key.transform == Transform::kMatrix) Multiply(&key, key_matrix_);
   return cache_.layout.key.codes == KvCodes::kBf16 ? RowOfBf16(key, case_.key)
                                                    : RowOfOwnGrid(key, case_.key);
 }
 
 ExpectedRow KvProblem::ExpectedValue(int sequence, int position, int kv_head) const {
-  const std::vector<float> value =
+  std::vector<float> value =
       Projection(RowOf(sequence, position), case_.num_heads + case_.num_kv_heads + kv_head);
+  if (case_.value.transform == Transform::kMatrix) Multiply(&value, value_matrix_);
   return cache_.layout.value.codes == KvCodes::kBf16 ? RowOfBf16(value, case_.value)
                                                      : RowOfOwnGrid(value, case_.value);
 }

@@ -25,6 +25,7 @@ struct KvCase {
   int head_dim = 128;
   int num_heads = 4;
   int num_kv_heads = 2;
+  bool qk_norm = false;
 
   int group() const { return num_heads / num_kv_heads; }
 };
@@ -97,6 +98,8 @@ class KvProblem {
  private:
   static size_t Index(int i) { return static_cast<size_t>(i); }
   std::vector<float> Projection(int row, int slot) const;  // head slot of q, k, v
+  void Normalize(std::vector<float>* x, const std::vector<float>& weight) const;
+  static void Multiply(std::vector<float>* x, const std::vector<float>& matrix);
   void Rotate(std::vector<float>* x, int position) const;
   std::vector<double> DecodeStaticKey(const std::vector<int>& codes, int position, int kv_head,
                                       bool rounds) const;
@@ -114,6 +117,11 @@ class KvProblem {
   std::vector<float> key_bias_;   // [kv_heads, head_dim]
   std::vector<float> key_scale_;  // likewise
   std::vector<float> key_zero_;
+  std::vector<float> q_norm_;  // [head_dim]
+  std::vector<float> k_norm_;
+  std::vector<float> key_matrix_;  // [head_dim, head_dim]
+  std::vector<float> query_matrix_;
+  std::vector<float> value_matrix_;
   std::vector<float> cosines_;
   std::vector<float> sines_;
   // Keys and values are asked for by every head and row again.
@@ -131,6 +139,11 @@ class KvProblem {
   DeviceBuffer<float> key_bias_device_;
   DeviceBuffer<float> key_scale_device_;
   DeviceBuffer<float> key_zero_device_;
+  DeviceBuffer<float> q_norm_device_;
+  DeviceBuffer<float> k_norm_device_;
+  DeviceBuffer<float> key_matrix_device_;
+  DeviceBuffer<float> query_matrix_device_;
+  DeviceBuffer<float> value_matrix_device_;
   DeviceBuffer<float> cosines_device_;
   DeviceBuffer<float> sines_device_;
 };

@@ -38,6 +38,19 @@ KvCase GroupedCase() {
   return kv_case;
 }
 
+KvCase MatrixCase() {
+  KvCase kv_case = PerTokenCase(4, false, 1);
+  kv_case.name = "4BitMatrix";
+  kv_case.key.transform = kv_case.value.transform = CacheSpec::Transform::kMatrix;
+  return kv_case;
+}
+
+KvCase Normed(KvCase kv_case) {
+  kv_case.qk_norm = true;
+  kv_case.name += "Normed";
+  return kv_case;
+}
+
 class KvWriteTest : public ::testing::TestWithParam<KvCase> {
  protected:
   void SetUp() override {
@@ -110,16 +123,39 @@ TEST_P(KvWriteTest, CodesGridsAndQueriesAreThoseOfTheCpu) {
 
 INSTANTIATE_TEST_SUITE_P(
     Cases, KvWriteTest,
-    ::testing::Values(Bf16Case(), PerTokenCase(8, false, 1), PerTokenCase(8, true, 0.95f),
-                      PerTokenCase(4, false, 1), PerTokenCase(4, true, 0.95f),
-                      PerTokenCase(3, true, 0.95f), PerTokenCase(2, false, 1),
-                      PerTokenCase(6, false, 1), Symmetric(PerTokenCase(4, false, 1)),
-                      StaticKeyCase(4, Position::kBeforeRope),
-                      StaticKeyCase(4, Position::kBeforeBias),
-                      StaticKeyCase(3, Position::kBeforeBias), Mxfp4Case(), GroupedCase(),
-                      Small(PerTokenCase(3, true, 0.95f), 16), Small(PerTokenCase(4, false, 1), 96),
-                      Small(Bf16Case(), 64), Small(StaticKeyCase(3, Position::kBeforeRope), 32)),
+    ::testing::Values(
+        Bf16Case(), PerTokenCase(8, false, 1), PerTokenCase(8, true, 0.95f),
+        PerTokenCase(4, false, 1), PerTokenCase(4, true, 0.95f), PerTokenCase(3, true, 0.95f),
+        PerTokenCase(2, false, 1), PerTokenCase(6, false, 1), Symmetric(PerTokenCase(4, false, 1)),
+        StaticKeyCase(4, Position::kBeforeRope), StaticKeyCase(4, Position::kBeforeBias),
+        StaticKeyCase(3, Position::kBeforeBias), Mxfp4Case(), GroupedCase(), MatrixCase(),
+        Normed(PerTokenCase(8, false, 1)), Normed(StaticKeyCase(4, Position::kBeforeRope)),
+        Small(Normed(Bf16Case()), 96), Small(MatrixCase(), 64),
+        Small(PerTokenCase(3, true, 0.95f), 16), Small(PerTokenCase(4, false, 1), 96),
+        Small(Bf16Case(), 64), Small(StaticKeyCase(3, Position::kBeforeRope), 32)),
     ::testing::PrintToStringParamName());
+
+// Refused before anything is launched: no GPU is needed.
+TEST(KvWriteArgsTest, SpecsWithoutTheirTablesOrPagesAreRefused) {
+  const auto write = [](const KvCase& kv_case, const KvCase& pages) {
+    KvWriteArgs args = {.rows = {.num_rows = 1}, .num_heads = 2};
+    args.cache.num_kv_heads = 1;
+    args.cache.layout = MakeKvPageLayout(pages.key, pages.value, pages.head_dim).value();
+    args.weights.key.spec = kv_case.key;
+    args.weights.value.spec = kv_case.value;
+    return WriteKv(args, nullptr);
+  };
+  using ::assay::testing::IsError;
+  const KvCase static_keys = StaticKeyCase(4, Position::kBeforeRope);
+  EXPECT_THAT(write(static_keys, static_keys),
+              IsError(absl::StatusCode::kFailedPrecondition, "without its tables"));
+  EXPECT_THAT(write(MatrixCase(), MatrixCase()),
+              IsError(absl::StatusCode::kFailedPrecondition, "without its matrix"));
+  EXPECT_THAT(write(Bf16Case(), PerTokenCase(4, false, 1)),
+              IsError(absl::StatusCode::kFailedPrecondition, "another description"));
+  const KvCase odd = Small(PerTokenCase(4, true, 1), 96);
+  EXPECT_THAT(write(odd, odd), IsError(absl::StatusCode::kUnimplemented, "power of two"));
+}
 
 }  // namespace
 }  // namespace assay::engine::cuda

@@ -9,6 +9,7 @@
 
 #include <cfloat>
 #include <cmath>
+#include <string>
 
 #include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/kv_write.h"
@@ -378,11 +379,12 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarpSize) WriteKvKernel(const
                  position % kKvPageTokens, grid);
 }
 
-absl::StatusOr<Rounding> RoundingOf(const CacheRounding& from, int head_dim, const char* which) {
+absl::StatusOr<Rounding> RoundingOf(const CacheRounding& from, int head_dim, bool is_key) {
   const CacheSpec& spec = from.spec;
+  const std::string which = is_key ? "key" : "value";
   if (spec.transform == CacheSpec::Transform::kHadamard && (head_dim & (head_dim - 1)) != 0) {
     return absl::UnimplementedError(
-        std::string(which) +
+        which +
         " cache: on CUDA a Hadamard transform needs a head_dim that is a power "
         "of two; use the CPU backend");
   }
@@ -396,6 +398,10 @@ absl::StatusOr<Rounding> RoundingOf(const CacheRounding& from, int head_dim, con
   to.clip_min = from.clip_min;
   to.scale = from.scale;
   to.zero = from.zero;
+  if (spec.transform == CacheSpec::Transform::kMatrix &&
+      (from.matrix == nullptr || (is_key && from.query_matrix == nullptr))) {
+    return absl::FailedPreconditionError(which + " cache: a transform without its matrix");
+  }
   to.matrix = from.matrix;
   to.query_matrix = from.query_matrix;
   if (spec.code_type == CodeType::kMxfp4) to.grid = Rounding::Grid::kMxfp4;
@@ -405,8 +411,7 @@ absl::StatusOr<Rounding> RoundingOf(const CacheRounding& from, int head_dim, con
     to.max_code = static_cast<float>((1 << spec.bit_width) - 1);
     to.symmetric_zero = static_cast<float>(1 << (spec.bit_width - 1));
     if (is_static && (from.scale == nullptr || from.zero == nullptr)) {
-      return absl::FailedPreconditionError(std::string(which) +
-                                           " cache: a static grid without its tables");
+      return absl::FailedPreconditionError(which + " cache: a static grid without its tables");
     }
   }
   return to;
@@ -425,9 +430,9 @@ absl::Status WriteKv(const KvWriteArgs& args, cudaStream_t stream) {
         "WriteKv: the cache's pages are laid out for another description");
   }
   Params params;
-  const absl::StatusOr<Rounding> key = RoundingOf(args.weights.key, head_dim, "key");
+  const absl::StatusOr<Rounding> key = RoundingOf(args.weights.key, head_dim, true);
   if (!key.ok()) return key.status();
-  const absl::StatusOr<Rounding> value = RoundingOf(args.weights.value, head_dim, "value");
+  const absl::StatusOr<Rounding> value = RoundingOf(args.weights.value, head_dim, false);
   if (!value.ok()) return value.status();
   params.key = *key;
   params.value = *value;

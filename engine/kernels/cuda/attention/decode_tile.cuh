@@ -35,7 +35,7 @@ __device__ __forceinline__ float GridScale(uint32_t grid) {
 }
 __device__ __forceinline__ float GridZero(uint32_t grid) {
   // 2^23 + zero, exactly.
-  return __uint_as_float(grid & 0xFFu | 0x4B000000u) - 0x1p23f;
+  return __uint_as_float((grid & 0xFFu) | 0x4B000000u) - 0x1p23f;
 }
 
 // The query of a GQA group as B fragments, and what undoes its scaling.
