@@ -52,7 +52,8 @@ struct KvWriteLayer {
   CacheRounding value;
 };
 
-// cos and sin of position * frequency: [positions, head_dim / 2] each, as RopeTable makes them.
+// cos and sin of position * frequency: [positions, head_dim / 2] each, as RopeTable makes them; 64
+// positions at least.
 struct RopeTables {
   const float* cosines = nullptr;
   const float* sines = nullptr;

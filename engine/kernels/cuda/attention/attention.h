@@ -95,8 +95,7 @@ struct PrefillChunk {
 std::vector<PrefillChunk> MakePrefillTiles(std::span<const PrefillChunk> chunks, int num_heads,
                                            int num_kv_heads);
 
-// `tiles`: device memory, `num_tiles` of them; args.rows are the step's rows, which hold the
-// tiles'.
+// `tiles`: device memory, `num_tiles` of them. args.rows are those that were given to WriteKv.
 absl::Status PrefillAttention(const AttentionArgs& args, const PrefillChunk* tiles, int num_tiles,
                               cudaStream_t stream);
 

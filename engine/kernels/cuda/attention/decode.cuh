@@ -9,9 +9,9 @@
 
 namespace assay::engine::cuda {
 
-// Chunks of a context: small ones spread a short context over the device, and large ones keep the
-// sums that pass through memory few (a head's sums of a chunk are as many bytes as 4 tokens of KV4
-// of its whole group). A warp keeps a chunk's blocks, one a lane.
+// Chunks of a context: small ones spread a short context over the device, large ones keep the sums
+// that pass through memory few (of a head and chunk as many bytes as 4 tokens of KV4). A warp keeps
+// a chunk's blocks, one a lane.
 constexpr int kMinChunkPages = 8;
 constexpr int kMaxChunkPages = 32;
 constexpr int kChunksWanted = 8;  // at most, until chunks are as large as they get
