@@ -161,8 +161,7 @@ absl::StatusOr<CellSummary> ReadStore::GetCell(int64_t cell_id) {
 absl::StatusOr<std::vector<UnitOutcome>> ReadStore::Outcomes(int64_t cell_id, int32_t num_items,
                                                              int32_t num_repeats) {
   constexpr char kSql[] =
-      "SELECT sample_id, item_index, repeat, verdict, finish_reason, completion_tokens,"
-      "       coalesce(thinking_tokens, -1), epoch > 1"
+      "SELECT sample_id, item_index, repeat, verdict, finish_reason, completion_tokens, epoch"
       "  FROM unit WHERE cell_id = ?1 AND item_index < ?2 AND repeat < ?3 AND state = 3"
       " ORDER BY item_index, repeat";
   ASSAY_ASSIGN_OR_RETURN(Statement statement, connection_->Prepare(kSql));
@@ -174,10 +173,11 @@ absl::StatusOr<std::vector<UnitOutcome>> ReadStore::Outcomes(int64_t cell_id, in
     if (!more) return outcomes;
     UnitOutcome& outcome = outcomes.emplace_back();
     int32_t finish_reason = 0;
+    int64_t epoch = 0;
     Row(statement).Read(&outcome.sample_id, &outcome.item_index, &outcome.repeat, &outcome.verdict,
-                        &finish_reason, &outcome.completion_tokens, &outcome.thinking_tokens,
-                        &outcome.rerolled);
+                        &finish_reason, &outcome.completion_tokens, &epoch);
     outcome.truncated = finish_reason == kFinishLength || finish_reason == kFinishContext;
+    outcome.rerolled = epoch > 1;
   }
 }
 

@@ -33,7 +33,6 @@ struct UnitOutcome {
   bool truncated = false;
   bool rerolled = false;  // of a later attempt than the unit's first
   int64_t completion_tokens = 0;
-  int64_t thinking_tokens = -1;
 };
 
 struct CellCounts {

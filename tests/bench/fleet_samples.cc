@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -12,14 +13,16 @@
 namespace assay::bench {
 namespace {
 
-constexpr int kLanes = 256;
+constexpr int kUnitsInFlight = 16384;  // of all connections
 constexpr int kReportSamples = 32;
 
 // One connection: a thread that reads grants and one that reports samples of them.
 class Reporter {
  public:
-  Reporter(const CoordinatorProcess& coordinator, int number, const SampleBodies* bodies)
+  Reporter(const CoordinatorProcess& coordinator, int number, int num_lanes,
+           const SampleBodies* bodies)
       : bodies_(bodies),
+        num_lanes_(num_lanes),
         worker_id_(fmt::format("bench-{}", number)),
         stub_(v1::WorkerService::NewStub(coordinator.Connect())),
         stream_(stub_->Sync(&context_)) {
@@ -53,7 +56,7 @@ class Reporter {
  private:
   void Ask() {
     v1::SyncRequest request;
-    *request.mutable_heartbeat() = MakeHeartbeat(kLanes);
+    *request.mutable_heartbeat() = MakeHeartbeat(num_lanes_);
     stream_->Write(request);
   }
 
@@ -109,6 +112,7 @@ class Reporter {
   }
 
   const SampleBodies* const bodies_;
+  const int num_lanes_;
   const std::string worker_id_;
   const std::unique_ptr<v1::WorkerService::Stub> stub_;
   grpc::ClientContext context_;
@@ -138,8 +142,9 @@ void MeasureSamples(const SamplesOptions& options) {
   }
   const SampleBodies bodies = MakeBodies(64, static_cast<size_t>(options.text_bytes));
   std::vector<std::unique_ptr<Reporter>> reporters;
+  const int num_lanes = std::max(32, kUnitsInFlight / options.num_connections);
   for (int i = 0; i < options.num_connections; ++i) {
-    reporters.push_back(std::make_unique<Reporter>(coordinator, i, &bodies));
+    reporters.push_back(std::make_unique<Reporter>(coordinator, i, num_lanes, &bodies));
   }
   const auto count = [&] {
     int64_t sum = 0;

@@ -120,7 +120,6 @@ TEST_F(ReadStoreTest, OutcomesComeInItemAndRepeatOrder) {
   EXPECT_EQ(outcomes[1].repeat, 1);
   EXPECT_EQ(outcomes[1].verdict, Verdict::kWrong);
   EXPECT_EQ(outcomes[1].completion_tokens, 24);
-  EXPECT_EQ(outcomes[1].thinking_tokens, 3);
   EXPECT_TRUE(outcomes[2].truncated);
   EXPECT_EQ(outcomes[4].verdict, Verdict::kGraderError);
 }
