@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "engine/decoder/rope_table.h"
 #include "engine/kernels/cuda/embedding.h"
+#include "engine/kernels/cuda/kv_pages.h"
 #include "engine/kernels/cuda/rms_norm.h"
 #include "engine/kernels/cuda/swiglu.h"
 
@@ -26,6 +27,12 @@ DecodeWorkspace::Limits WorkspaceLimits(const ModelConfig& config,
 
 int64_t QkvSize(const ModelConfig& config) {
   return int64_t{config.q_size()} + 2 * int64_t{config.kv_size()};
+}
+
+// Attention rotates keys that are stored before RoPE by their place in a page, so that the angles
+// of a whole page must be there.
+int64_t NumAngles(const ModelConfig& config, const CudaDecoder::Limits& limits) {
+  return std::max<int64_t>(limits.max_model_len, kKvPageTokens) * (config.head_dim / 2);
 }
 
 absl::StatusOr<Gemm> ChooseGemm(cublasLtHandle_t lt, const GemmShape& shape, int max_rows,
@@ -46,7 +53,7 @@ int64_t CudaDecoder::ActivationBytes(const ModelConfig& config, const Limits& li
 
 int64_t CudaDecoder::WorkspaceBytes(const ModelConfig& config, const Limits& limits) {
   return DecodeWorkspace::Bytes(WorkspaceLimits(config, limits)) +
-         limits.max_model_len * (config.head_dim / 2) * 2 * 4;
+         NumAngles(config, limits) * 2 * 4;
 }
 
 absl::StatusOr<std::unique_ptr<CudaDecoder>> CudaDecoder::Make(const CudaModel* model,
@@ -57,7 +64,7 @@ absl::StatusOr<std::unique_ptr<CudaDecoder>> CudaDecoder::Make(const CudaModel* 
   ASSAY_RETURN_IF_ERROR(decoder->Allocate());
 
   RopeTable rope(model->config);
-  rope.EnsurePositions(limits.max_model_len);
+  rope.EnsurePositions(std::max<int64_t>(limits.max_model_len, kKvPageTokens));
   const auto size = static_cast<size_t>(decoder->cosines_.size());
   ASSAY_RETURN_IF_ERROR(decoder->cosines_.CopyFrom(std::span(rope.cosines(0), size), stream));
   ASSAY_RETURN_IF_ERROR(decoder->sines_.CopyFrom(std::span(rope.sines(0), size), stream));
@@ -78,7 +85,7 @@ absl::Status CudaDecoder::Allocate() {
   ASSAY_ASSIGN_OR_RETURN(activated_, Halves::Allocate(rows * config.intermediate_size));
   ASSAY_ASSIGN_OR_RETURN(
       logits_, DeviceBuffer<float>::Allocate(int64_t{limits_.max_sampled} * config.vocab_size));
-  const int64_t angles = limits_.max_model_len * (config.head_dim / 2);
+  const int64_t angles = NumAngles(config, limits_);
   ASSAY_ASSIGN_OR_RETURN(cosines_, DeviceBuffer<float>::Allocate(angles));
   ASSAY_ASSIGN_OR_RETURN(sines_, DeviceBuffer<float>::Allocate(angles));
   ASSAY_ASSIGN_OR_RETURN(decode_workspace_,
