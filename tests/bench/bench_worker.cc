@@ -4,6 +4,7 @@
 
 #include "storage/text/text_codec.h"
 #include "tests/bench/filled_store.h"
+#include "tests/testing/worker_messages.h"
 
 namespace assay::bench {
 
@@ -45,21 +46,11 @@ v1::Heartbeat MakeHeartbeat(int num_free_lanes) {
 
 v1::Sample MakeSample(const v1::Grant& grant, const v1::Unit& unit, const SampleBodies& bodies,
                       size_t which) {
-  v1::Sample sample;
-  *sample.mutable_unit() = unit.key();
-  sample.set_lease_id(grant.lease_id());
-  sample.set_epoch(unit.epoch());
-  sample.set_seed(unit.seed());
+  v1::Sample sample =
+      testing::MakeSample(unit.key(), grant.lease_id(), unit.epoch(), unit.seed(), "");
   sample.set_text_zstd(bodies.texts_zstd[which % bodies.texts_zstd.size()]);
   sample.set_token_ids_zstd(bodies.token_ids_zstd[which % bodies.token_ids_zstd.size()]);
-  sample.set_prompt_sha256(std::string(32, 'p'));
-  sample.set_prompt_tokens(9);
   sample.set_completion_tokens(bodies.num_tokens);
-  sample.set_thinking_tokens(-1);
-  sample.set_finish_reason(v1::FINISH_REASON_STOP);
-  sample.set_e2e_us(10);
-  sample.set_mean_batch_size(1);
-  sample.set_finished_time_us(1'700'000'000'000'000);
   sample.mutable_grade()->set_grader(grant.grader());
   sample.mutable_grade()->set_grader_version("1");
   sample.mutable_grade()->set_verdict(v1::Grade::VERDICT_CORRECT);

@@ -16,6 +16,7 @@
 #include "coordinator/api/limits.h"
 #include "storage/sqlite/connection.h"
 #include "storage/text/text_codec.h"
+#include "tests/testing/worker_messages.h"
 
 namespace assay::chaos {
 namespace {
@@ -71,22 +72,7 @@ std::optional<KnownUnit> FindUnit(const std::string& database, const std::string
 }
 
 v1::Sample WrongAnswer(const KnownUnit& unit) {
-  v1::Sample sample;
-  *sample.mutable_unit() = unit.key;
-  sample.set_lease_id(unit.lease_id);
-  sample.set_epoch(unit.epoch);
-  sample.set_seed(unit.seed);
-  sample.set_text_zstd(storage::CompressText("a lie"));
-  sample.set_token_ids_zstd(storage::CompressTokenIds(std::vector<int32_t>{6, 6, 6}));
-  sample.set_prompt_sha256(std::string(32, 'p'));
-  sample.set_prompt_tokens(9);
-  sample.set_completion_tokens(3);
-  sample.set_thinking_tokens(-1);
-  sample.set_finish_reason(v1::FINISH_REASON_STOP);
-  sample.set_e2e_us(10);
-  sample.set_mean_batch_size(1);
-  sample.set_finished_time_us(1'700'000'000'000'000);
-  return sample;
+  return testing::MakeSample(unit.key, unit.lease_id, unit.epoch, unit.seed, "a lie");
 }
 
 class Liar {

@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "storage/artifacts/manifest.h"
 #include "storage/text/text_codec.h"
+#include "tests/testing/worker_messages.h"
 
 namespace assay::coordinator::testing {
 
@@ -85,21 +86,8 @@ class FakeWorker {
   }
 
   v1::Sample MakeSample(const v1::Grant& grant, const v1::Unit& unit) const {
-    v1::Sample sample;
-    *sample.mutable_unit() = unit.key();
-    sample.set_lease_id(grant.lease_id());
-    sample.set_epoch(unit.epoch());
-    sample.set_seed(unit.seed());
-    sample.set_text_zstd(storage::CompressText("\\boxed{" + unit.gold() + "}"));
-    sample.set_token_ids_zstd(storage::CompressTokenIds(std::vector<int32_t>{1, 2, 3}));
-    sample.set_prompt_sha256(std::string(32, 'p'));
-    sample.set_prompt_tokens(9);
-    sample.set_completion_tokens(3);
-    sample.set_thinking_tokens(-1);
-    sample.set_finish_reason(v1::FINISH_REASON_STOP);
-    sample.set_e2e_us(10);
-    sample.set_mean_batch_size(1);
-    sample.set_finished_time_us(1'700'000'000'000'000);
+    v1::Sample sample = assay::testing::MakeSample(unit.key(), grant.lease_id(), unit.epoch(),
+                                                   unit.seed(), "\\boxed{" + unit.gold() + "}");
     sample.mutable_grade()->set_grader(grant.grader());
     sample.mutable_grade()->set_grader_version("1");
     sample.mutable_grade()->set_verdict(v1::Grade::VERDICT_CORRECT);
