@@ -51,9 +51,10 @@ std::string Scheduler::CheckInvariants() const {
     }
   }
   for (const auto& [cell_id, cell] : cells_) {
-    const bool placeable = shapes.empty() || std::ranges::any_of(shapes, [&](const auto& shape) {
-                             return Fits(cell.need(), shape);
-                           });
+    const bool placeable =
+        shapes.empty() || std::ranges::any_of(shapes, [&cell = cell](const auto& shape) {
+          return Fits(cell.need(), shape);
+        });
     if (!fleet_stale_ && cell.placeable != placeable) {
       return fmt::format("cell {}: whether a slot holds it is stale", cell_id);
     }

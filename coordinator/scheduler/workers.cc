@@ -144,7 +144,7 @@ void Scheduler::RenewJobs(const WorkerEntry& worker, MonotonicTime now) {
       continue;
     }
     const bool active =
-        std::any_of(worker.slots.begin(), worker.slots.end(), [&](const SlotState& slot) {
+        std::any_of(worker.slots.begin(), worker.slots.end(), [&job = job](const SlotState& slot) {
           return (job.slot_index < 0 || slot.info.index == job.slot_index) &&
                  (slot.status.phase == SlotPhase::kQuantizing ||
                   slot.status.phase == SlotPhase::kLoading);

@@ -11,8 +11,9 @@ namespace assay::engine {
 absl::Status CheckDescription(const ModelConfig& config, const QuantDescription& description) {
   const std::vector<LinearInfo> linears = QuantizableLinears(config);
   for (const auto& [name, spec] : description.linears) {
-    const bool known = std::any_of(linears.begin(), linears.end(),
-                                   [&](const LinearInfo& info) { return info.name == name; });
+    const bool known =
+        std::any_of(linears.begin(), linears.end(),
+                    [&name = name](const LinearInfo& info) { return info.name == name; });
     if (!known) {
       return InvalidArgument(
           "the quantization description names {}, which this model of {} layers "

@@ -72,6 +72,7 @@ absl::StatusOr<std::vector<TensorToWrite>> AllTensors(const Checkpoint& checkpoi
         .view = tensor.bytes.empty() ? tensor.view : std::as_bytes(std::span(tensor.bytes))};
   }
   std::vector<TensorToWrite> tensors;
+  tensors.reserve(by_name.size());
   for (auto& [name, tensor] : by_name) tensors.push_back(std::move(tensor));
   return tensors;
 }

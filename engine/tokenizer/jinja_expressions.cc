@@ -363,7 +363,7 @@ absl::StatusOr<Value> Interpreter::Call(const Expr& expr) {
     return CallFunction(expr, *known, arguments);
   }
   if (const Macro* const macro = function.As<Macro>()) {
-    return CallMacro(expr, *macro, std::move(arguments));
+    return CallMacro(expr, *macro, arguments);
   }
   return ErrorAt(expr.position, fmt::format("cannot call {}", function.TypeName()));
 }
@@ -407,7 +407,7 @@ absl::StatusOr<Value> Interpreter::CallFunction(const Expr& expr, const Function
 }
 
 absl::StatusOr<Value> Interpreter::CallMacro(const Expr& expr, const Macro& macro,
-                                             Arguments arguments) {
+                                             const Arguments& arguments) {
   const Stmt& definition = *macro.definition;
   if (num_calls_ >= kMaxMacroCalls) {
     return ErrorAt(expr.position, fmt::format("over {} calls of macros in macros", kMaxMacroCalls));

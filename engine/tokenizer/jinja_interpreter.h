@@ -52,7 +52,7 @@ class Interpreter {
   absl::StatusOr<Value> Call(const Expr& expr);
   absl::StatusOr<Value> CallFunction(const Expr& expr, const Function& function,
                                      const Arguments& arguments);
-  absl::StatusOr<Value> CallMacro(const Expr& expr, const Macro& macro, Arguments arguments);
+  absl::StatusOr<Value> CallMacro(const Expr& expr, const Macro& macro, const Arguments& arguments);
   absl::StatusOr<Arguments> EvaluateArguments(const Expr& expr);
 
   std::vector<Dict> frames_;  // of variables, the innermost last
