@@ -1,10 +1,6 @@
-// The CUDA backend behind ModelRunner: one GPU. No CUDA in this header, so that what chooses among
-// backends needs no toolkit; a build without the backend answers FAILED_PRECONDITION.
-//
-// Steps in which every sequence adds one generated token are launched as a captured graph per
-// number of rows; others (prompts, forced or recomputed tokens) as single kernels. Tokens of the
-// prompt go through the prefill attention and all later ones through the decode attention, also
-// when they are computed again, so that a result does not depend on preemption.
+// The CUDA backend behind ModelRunner: cuts steps into passes, which a rank (cuda_rank.h) runs. No
+// CUDA in this header, so that what chooses among backends needs no toolkit; a build without the
+// backend answers FAILED_PRECONDITION.
 #pragma once
 
 #include <absl/status/statusor.h>

@@ -1,0 +1,104 @@
+// What one GPU holds and does: its weights, its part of the KV cache, the step inputs, the graphs,
+// and the launches of a pass. The runner above (cuda_runner.cc) plans passes and hands each to its
+// ranks.
+//
+// A pass in which every sequence adds one generated token is launched as a captured graph for its
+// number of rows; others (prompts, forced or recomputed tokens) as single kernels. Tokens of the
+// prompt go through the prefill attention and all later ones through the decode attention, also
+// when they are computed again, so that a result does not depend on preemption.
+//
+// Not thread-safe; the calling thread's current device becomes the rank's.
+#pragma once
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/decoder/cuda_decoder.h"
+#include "engine/decoder/cuda_memory_plan.h"
+#include "engine/decoder/cuda_model.h"
+#include "engine/decoder/cuda_pass.h"
+#include "engine/decoder/cuda_step_inputs.h"
+#include "engine/kernels/cuda/device.h"
+
+namespace assay::engine::cuda {
+
+class CudaRank {
+ public:
+  struct Options {
+    int device = 0;
+    CudaDecoder::Limits limits;
+    int max_num_seqs = 0;        // more blocks than these need are not wanted
+    int64_t kv_cache_bytes = 0;  // at most; 0: what the device has left
+  };
+
+  // Looks at the device and divides its memory, of which it takes none yet. `model_plan` outlives
+  // the rank. Errors as LoadCudaRunner.
+  static absl::StatusOr<std::unique_ptr<CudaRank>> Plan(const CudaModelPlan* model_plan,
+                                                        const Options& options);
+  const MemoryPlan& memory_plan() const { return memory_plan_; }
+
+  // Loads the weights and takes a cache of `num_blocks`, at most the plan's.
+  absl::Status Load(int64_t num_blocks);
+
+  int64_t num_blocks() const { return cache_.num_blocks; }
+  int64_t memory_bytes() const { return memory_bytes_; }
+  CudaPass::Limits pass_limits() const;
+
+  // Computes the pass and waits for it: the drawn ids in the order of pass.sampled, valid until the
+  // next call.
+  absl::StatusOr<std::span<const int32_t>> Run(const CudaPass& pass);
+
+  // logits [ids, vocab_size] of a sequence outside the cache; the ids are in the vocabulary.
+  absl::Status Forward(std::span<const int32_t> ids, std::span<float> logits);
+
+  // Of all passes, by the device's clock.
+  absl::Duration device_time() const { return device_time_; }
+
+ private:
+  CudaRank(const CudaModelPlan* model_plan, const Options& options)
+      : model_plan_(*model_plan), options_(options) {}
+
+  absl::Status RunEagerly(const CudaPass& pass);
+  absl::Status RunAsGraph(const CudaPass& pass, int graph_rows);
+  absl::StatusOr<cudaGraphExec_t> GraphFor(int graph_rows);
+  // One decode step of graph_rows rows with all inputs where the step inputs are.
+  absl::Status LaunchDecode(int graph_rows);
+  void FillRows(const CudaPass& pass);
+  absl::Status FetchIds(int count);
+  // Waits for what was launched since the start event, and adds its time.
+  absl::Status FinishPass();
+  // Keys and values of random projections in every slot of the cache.
+  absl::Status FillCacheRandomly();
+
+  StepInputs::Limits InputLimits() const;
+  CudaDecoder::Step DecoderStep(int num_rows, int num_decode_rows, int num_tiles) const;
+  const ModelConfig& config() const { return model_plan_.config; }
+
+  const CudaModelPlan& model_plan_;
+  const Options options_;
+  MemoryPlan memory_plan_;
+  Stream stream_;
+  Event pass_start_;
+  Event pass_end_;
+  CudaModel model_;
+  std::unique_ptr<CudaDecoder> decoder_;
+  StepInputs inputs_;
+  DeviceBuffer<uint8_t> cache_memory_;
+  KvCache cache_;
+  DeviceBuffer<int32_t> sampled_ids_;  // [max_sampled]
+  PinnedBuffer<int32_t> sampled_ids_host_;
+  std::vector<int32_t> drawn_;
+  int64_t memory_bytes_ = 0;
+  absl::Duration device_time_;
+  std::map<int, Graph> graphs_;  // by rows; dies before what its kernels use
+};
+
+}  // namespace assay::engine::cuda
