@@ -13,9 +13,6 @@
 
 namespace assay::engine {
 
-// As kCpuNumericsVersion: raised when the tokens of a request may change on the same kind of GPU.
-inline constexpr char kCudaNumericsVersion[] = "cuda-1";
-
 struct CudaRunnerOptions {
   int device = 0;
   int max_num_seqs = 64;

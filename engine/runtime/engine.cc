@@ -5,6 +5,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/numerics_version.h"
 #include "base/status.h"
 #include "engine/decoder/cpu_model.h"
 #include "engine/decoder/cpu_runner.h"

@@ -26,10 +26,7 @@
 
 namespace assay::engine {
 
-// Raised when the tokens that a given request yields may change; part of every cell's key.
-inline constexpr char kCpuNumericsVersion[] = "cpu-2";
-
-// Of the backend that `device` names (EngineOptions).
+// base/numerics_version.h, of the backend that `device` names (EngineOptions).
 std::string NumericsVersion(const std::string& device);
 
 // What a GPU calls itself: "NVIDIA H100 80GB HBM3"; `device` where there is none.

@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "base/numerics_version.h"
 #include "base/status.h"
 #include "base/version.h"
 #include "engine/runtime/engine.h"
@@ -55,7 +56,7 @@ std::map<std::string, std::string> BuildProvenance() {
   return {{"assay_version", Version()},
           {"git_commit", GitCommit()},
           {"compiler", Compiler()},
-          {"engine_numerics_version", engine::kCpuNumericsVersion}};
+          {"engine_numerics_version", kCpuNumericsVersion}};
 }
 
 }  // namespace assay::worker
