@@ -15,7 +15,9 @@ constexpr int kMaxHeldBack = 64;
 }  // namespace
 
 Scheduler::Scheduler(const Options& options)
-    : options_(options), blocks_(options.num_blocks, options.block_size) {
+    : options_(options),
+      blocks_(options.num_blocks, options.block_size),
+      host_blocks_(options.num_host_blocks) {
   ASSAY_CHECK(blocks_.BlocksFor(options.max_model_len) <= options.num_blocks,
               "{} blocks do not hold one sequence of {} tokens", options.num_blocks,
               options.max_model_len);
@@ -81,6 +83,7 @@ bool Scheduler::Cancel(int64_t id) {
   }
   for (auto it = waiting_.begin(); it != waiting_.end(); ++it) {
     if ((*it)->request.id != id) continue;
+    ReleaseBlocks(it->get());
     waiting_.Take(&it);
     return true;
   }
@@ -90,9 +93,22 @@ bool Scheduler::Cancel(int64_t id) {
 
 std::span<const Scheduler::Chunk> Scheduler::PlanStep(absl::Duration now) {
   plan_.clear();
+  copies_out_.clear();
+  copies_in_.clear();
+  swapped_out_.clear();
+  swapped_in_.clear();
+  const int64_t num_preemptions = num_preemptions_;
   int64_t prefill_budget = options_.prefill_chunk;
   PlanRunning(&prefill_budget);
-  AdmitWaiting(&prefill_budget, now);
+  // Where blocks have just run out there is no room for more.
+  if (num_preemptions == num_preemptions_) AdmitWaiting(&prefill_budget, now);
+  // Who comes from host memory takes part one step later, so that the copies run beside this one.
+  if (plan_.empty()) {
+    for (Sequence* sequence : swapped_in_) {
+      const int64_t num_tokens = std::min(sequence->num_uncomputed(), prefill_budget);
+      if (num_tokens > 0) PlanChunk(sequence, num_tokens, &prefill_budget);
+    }
+  }
   return plan_;
 }
 
@@ -122,7 +138,8 @@ void Scheduler::AdmitWaiting(int64_t* prefill_budget, absl::Duration now) {
     const int64_t last_shareable = candidate.prompt_len() - 1;
     BlockAllocator::PrefixMatch match =
         blocks_.MatchPrefix(std::span(candidate.tokens).first(last_shareable));
-    if (PrefixIsBeingComputed(candidate, match.blocks.size())) {
+    const bool is_on_host = !candidate.host_blocks.empty();
+    if (!is_on_host && PrefixIsBeingComputed(candidate, match.blocks.size())) {
       ++num_held_back;
       ++it;
       continue;
@@ -137,8 +154,9 @@ void Scheduler::AdmitWaiting(int64_t* prefill_budget, absl::Duration now) {
       return;
     }
     std::unique_ptr<Sequence> sequence = waiting_.Take(&it);
-    sequence->num_computed = static_cast<int64_t>(match.blocks.size()) * options_.block_size;
-    sequence->num_published_blocks = static_cast<int64_t>(match.blocks.size());
+    const auto num_shared = static_cast<int64_t>(match.blocks.size());
+    sequence->num_computed = std::max(sequence->num_computed, num_shared * options_.block_size);
+    sequence->num_published_blocks = num_shared;
     sequence->prefix_serial = match.serial;
     sequence->block_table = std::move(match.blocks);
     if (!sequence->start_time) {
@@ -149,7 +167,11 @@ void Scheduler::AdmitWaiting(int64_t* prefill_budget, absl::Duration now) {
     const int64_t num_tokens = std::min(sequence->num_uncomputed(), *prefill_budget);
     const bool reserved = ReserveBlocks(sequence.get(), sequence->num_tokens());
     ASSAY_CHECK(reserved, "request {}: {} blocks were available", sequence->request.id, num_new);
-    PlanChunk(sequence.get(), num_tokens, prefill_budget);
+    if (is_on_host) {
+      SwapIn(sequence.get(), num_shared);
+    } else {
+      PlanChunk(sequence.get(), num_tokens, prefill_budget);
+    }
     const auto position = std::upper_bound(
         running_.begin(), running_.end(), sequence,
         [](const auto& a, const auto& b) { return a->start_order < b->start_order; });
@@ -179,18 +201,60 @@ void Scheduler::ReleaseBlocks(Sequence* sequence) {
     blocks_.Release(*it);
   }
   sequence->block_table.clear();
-  sequence->num_computed = 0;
   sequence->num_published_blocks = 0;
   sequence->prefix_serial = BlockAllocator::kNoPrefix;
+  for (const int32_t block : sequence->host_blocks) host_blocks_.Return(block);
+  sequence->host_blocks.clear();
 }
 
 void Scheduler::PreemptLastStarted() {
   std::unique_ptr<Sequence> sequence = std::move(running_.back());
   running_.pop_back();
-  ReleaseBlocks(sequence.get());
+  if (!SwapOut(sequence.get())) {
+    ReleaseBlocks(sequence.get());
+    sequence->num_computed = 0;
+  }
   ++sequence->num_preemptions;
   ++num_preemptions_;
   waiting_.Push(std::move(sequence));
+}
+
+bool Scheduler::SwapOut(Sequence* sequence) {
+  const int64_t num_blocks = blocks_.BlocksFor(sequence->num_computed);
+  if (num_blocks == 0 || num_blocks > host_blocks_.num_free()) return false;
+  std::vector<int32_t> host_blocks;
+  for (int64_t i = 0; i < num_blocks; ++i) {
+    host_blocks.push_back(host_blocks_.Take());
+    copies_out_.push_back({.block = sequence->block_table[i], .host_block = host_blocks.back()});
+  }
+  ReleaseBlocks(sequence);
+  sequence->host_blocks = std::move(host_blocks);
+  swapped_out_.push_back(sequence);
+  ++num_swaps_;
+  return true;
+}
+
+void Scheduler::SwapIn(Sequence* sequence, int64_t num_shared_blocks) {
+  const auto num_blocks = static_cast<int64_t>(sequence->host_blocks.size());
+  for (int64_t i = num_shared_blocks; i < num_blocks; ++i) {
+    copies_in_.push_back(
+        {.block = sequence->block_table[i], .host_block = sequence->host_blocks[i]});
+  }
+  // Free for copies that are planned later, which are made later.
+  for (const int32_t block : sequence->host_blocks) host_blocks_.Return(block);
+  sequence->host_blocks.clear();
+  swapped_in_.push_back(sequence);
+}
+
+void Scheduler::RefuseCopiesOut() {
+  for (Sequence* sequence : swapped_out_) {
+    ReleaseBlocks(sequence);
+    sequence->num_computed = 0;
+    --num_swaps_;
+  }
+  copies_out_.clear();
+  swapped_out_.clear();
+  host_blocks_.LimitToUsed();
 }
 
 bool Scheduler::PrefixIsBeingComputed(const Sequence& sequence, size_t num_matched_blocks) const {

@@ -3,12 +3,14 @@
 //   waiting --admitted: lane and blocks for its tokens--> running --finished--> result
 //      ^                                                    |
 //      +------------- preempted: blocks run out ------------+
+//                     its blocks go to host memory while that has room, else they are dropped
 //
 // A step takes one token of every sequence that decodes, and up to prefill_chunk tokens of those
 // with more than one token to compute (prompts, preempted sequences, forced tokens). When blocks
-// run out, the sequence that started last gives its blocks back and is later computed anew from its
-// tokens; the one that started first is never preempted for another, and a single sequence of
-// max_model_len always fits, so something always advances.
+// run out, the sequence that started last gives its blocks back. It continues later from the copies
+// in host memory, or is computed anew from its tokens where that has no room. The one that started
+// first is never preempted for another, and a single sequence of max_model_len always fits, so
+// something always advances.
 //
 // Backend-neutral: it deals in block numbers and token ids. Nothing here may change what a sequence
 // yields. Not thread-safe.
@@ -24,6 +26,7 @@
 #include <vector>
 
 #include "engine/kv/block_allocator.h"
+#include "engine/kv/host_blocks.h"
 #include "engine/scheduler/request.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/waiting_queue.h"
@@ -39,6 +42,7 @@ class Scheduler {
     int64_t vocab_size = 0;
     int64_t num_blocks = 0;  // at least those of max_model_len tokens
     int block_size = 16;
+    int64_t num_host_blocks = 0;  // for preempted sequences; 0: they are always computed anew
   };
 
   // A run of a sequence's tokens to be computed in a step.
@@ -60,6 +64,14 @@ class Scheduler {
   // their sequences' block tables cover them.
   std::span<const Chunk> PlanStep(absl::Duration now);
 
+  // What has to be copied before the planned step: first out of the cache, then into it. Valid as
+  // long as the plan.
+  std::span<const BlockCopy> copies_out() const { return copies_out_; }
+  std::span<const BlockCopy> copies_in() const { return copies_in_; }
+  // The backend has no memory for the copies out, and has made none of them: those sequences are
+  // computed anew, and host memory is asked for no more than it has given.
+  void RefuseCopiesOut();
+
   // The planned step was computed; `sampled` holds a token for each chunk that samples, in order.
   void CompleteStep(std::span<const int32_t> sampled, absl::Duration now);
 
@@ -70,6 +82,8 @@ class Scheduler {
   int num_running() const { return static_cast<int>(running_.size()); }
   int num_waiting() const { return waiting_.size(); }
   int64_t num_preemptions() const { return num_preemptions_; }
+  // Of them, those that kept what was computed.
+  int64_t num_swaps() const { return num_swaps_; }
   // Of sequences at their first computation; shared prompt blocks count as if computed.
   int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
   int64_t num_output_tokens() const { return num_output_tokens_; }
@@ -89,9 +103,13 @@ class Scheduler {
 
   // Extends the block table to cover num_tokens; false (and no change) when blocks lack.
   bool ReserveBlocks(Sequence* sequence, int64_t num_tokens);
-  // Gives the blocks back; the sequence is to be computed from its first token.
+  // Gives back all that the sequence holds, here and in host memory.
   void ReleaseBlocks(Sequence* sequence);
   void PreemptLastStarted();
+  // Plans copies of what is computed to host memory; false (and no change) without room.
+  bool SwapOut(Sequence* sequence);
+  // Plans copies from host memory to those of the sequence's blocks that were not shared.
+  void SwapIn(Sequence* sequence, int64_t num_shared_blocks);
   // Another sequence is computing a prompt block that this one could share next step.
   bool PrefixIsBeingComputed(const Sequence& sequence, size_t num_matched_blocks) const;
   void PublishPromptBlocks(Sequence* sequence);
@@ -102,12 +120,18 @@ class Scheduler {
 
   const Options options_;
   BlockAllocator blocks_;
+  HostBlocks host_blocks_;
   WaitingQueue waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // by start_order
   std::vector<Chunk> plan_;
+  std::vector<BlockCopy> copies_out_;
+  std::vector<BlockCopy> copies_in_;
+  std::vector<Sequence*> swapped_out_;  // by the plan
+  std::vector<Sequence*> swapped_in_;
   std::vector<GenerationResult> finished_;
   int64_t next_order_ = 0;
   int64_t num_preemptions_ = 0;
+  int64_t num_swaps_ = 0;
   int64_t num_prompt_tokens_ = 0;
   int64_t num_output_tokens_ = 0;
 };

@@ -34,6 +34,8 @@ struct Sequence {
   std::vector<int32_t> tokens;  // prompt, then output
   int64_t num_computed = 0;     // tokens whose keys and values are in the cache
   std::vector<int32_t> block_table;
+  // While preempted: where the blocks of the computed tokens are, when they were copied out.
+  std::vector<int32_t> host_blocks;
 
   // Prompt blocks published for sharing so far, and the serial of the last.
   int64_t num_published_blocks = 0;

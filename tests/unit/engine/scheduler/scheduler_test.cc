@@ -42,6 +42,7 @@ class SchedulerTest : public ::testing::Test {
   // One step; returns the ids of the planned sequences.
   std::vector<int64_t> Step() {
     const auto plan = scheduler_->PlanStep(now_);
+    CopyBlocks();
     std::vector<int64_t> ids;
     std::vector<int32_t> sampled;
     for (const Scheduler::Chunk& chunk : plan) {
@@ -66,6 +67,31 @@ class SchedulerTest : public ::testing::Test {
     return ids;
   }
 
+  void CopyBlocks() {
+    if (refuses_copies_ && !scheduler_->copies_out().empty()) scheduler_->RefuseCopiesOut();
+    for (const BlockCopy& copy : scheduler_->copies_out()) {
+      highest_host_block_ = std::max(highest_host_block_, copy.host_block);
+      for (int slot = 0; slot < kBlockSize; ++slot) {
+        host_[{copy.host_block, slot}] = cache_[{copy.block, slot}];
+      }
+    }
+    for (const BlockCopy& copy : scheduler_->copies_in()) {
+      for (int slot = 0; slot < kBlockSize; ++slot) {
+        cache_[{copy.block, slot}] = host_.at({copy.host_block, slot});
+      }
+    }
+  }
+
+  void ExpectWholeAnswers(int num_requests, int prompt_len, size_t output_len) {
+    for (int id = 0; id < num_requests; ++id) {
+      ASSERT_EQ(results_[id].output_ids.size(), output_len);
+      for (size_t i = 0; i < output_len; ++i) {
+        EXPECT_EQ(results_[id].output_ids[i], 1000 + prompt_len + static_cast<int>(i));
+      }
+    }
+    EXPECT_EQ(scheduler_->blocks().num_used(), 0);
+  }
+
   void RunToEnd() {
     for (int steps = 0; !scheduler_->idle(); ++steps) {
       ASSERT_LT(steps, 100000) << "nothing advances";
@@ -75,6 +101,9 @@ class SchedulerTest : public ::testing::Test {
 
   std::unique_ptr<Scheduler> scheduler_;
   std::map<std::pair<int32_t, int64_t>, int32_t> cache_;
+  std::map<std::pair<int32_t, int64_t>, int32_t> host_;
+  bool refuses_copies_ = false;
+  int32_t highest_host_block_ = -1;
   std::map<int64_t, GenerationResult> results_;
   absl::Duration now_ = absl::Seconds(100);
   int64_t num_computed_ = 0;
@@ -121,11 +150,64 @@ TEST_F(SchedulerTest, WhoStartedLastIsPreemptedAndYieldsTheSameTokens) {
   RunToEnd();
   EXPECT_GT(scheduler_->num_preemptions(), 0);
   EXPECT_EQ(results_[0].num_preemptions, 0);
-  for (int id = 0; id < 8; ++id) {
-    ASSERT_EQ(results_[id].output_ids.size(), 70u);
-    for (int i = 0; i < 70; ++i) EXPECT_EQ(results_[id].output_ids[i], 1020 + i);
+  ExpectWholeAnswers(8, 20, 70);
+}
+
+TEST_F(SchedulerTest, WhoGoesToHostMemoryComputesNothingTwice) {
+  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14, .num_host_blocks = 60});
+  for (int id = 0; id < 8; ++id) Submit(Request(id, 20, 70));
+  RunToEnd();
+  EXPECT_GT(scheduler_->num_preemptions(), 0);
+  EXPECT_EQ(scheduler_->num_swaps(), scheduler_->num_preemptions());
+  EXPECT_EQ(num_computed_, 8 * (20 + 69));
+  ExpectWholeAnswers(8, 20, 70);
+}
+
+TEST_F(SchedulerTest, HostMemoryIsBoundedAndWhatDoesNotFitIsComputedAgain) {
+  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14, .num_host_blocks = 7});
+  for (int id = 0; id < 8; ++id) Submit(Request(id, 20, 70));
+  RunToEnd();
+  EXPECT_GT(scheduler_->num_swaps(), 0);
+  EXPECT_LT(scheduler_->num_swaps(), scheduler_->num_preemptions());
+  EXPECT_LT(highest_host_block_, 7);
+  ExpectWholeAnswers(8, 20, 70);
+}
+
+TEST_F(SchedulerTest, WithoutTheMemoryForCopiesSequencesAreComputedAgain) {
+  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14, .num_host_blocks = 60});
+  for (int id = 0; id < 8; ++id) Submit(Request(id, 20, 70));
+  refuses_copies_ = true;
+  RunToEnd();
+  EXPECT_GT(scheduler_->num_preemptions(), 0);
+  EXPECT_EQ(scheduler_->num_swaps(), 0);
+  ExpectWholeAnswers(8, 20, 70);
+}
+
+TEST_F(SchedulerTest, ASharedPromptIsNotCopiedBackWhileItIsInTheCache) {
+  Make({.max_num_seqs = 6, .max_model_len = 100, .num_blocks = 10, .num_host_blocks = 60});
+  for (int id = 0; id < 6; ++id) Submit(Request(id, 40, 50, /*first_token=*/7));
+  size_t num_out = 0, num_in = 0;
+  while (!scheduler_->idle()) {
+    Step();
+    num_out += scheduler_->copies_out().size();
+    num_in += scheduler_->copies_in().size();
   }
-  EXPECT_EQ(scheduler_->blocks().num_used(), 0);
+  EXPECT_GT(num_in, 0u);
+  EXPECT_LT(num_in, num_out);
+  ExpectWholeAnswers(6, 40, 50);
+}
+
+TEST_F(SchedulerTest, WhoIsCancelledInHostMemoryLeavesItsRoom) {
+  Make({.max_num_seqs = 2, .max_model_len = 96, .num_blocks = 6, .num_host_blocks = 4});
+  for (int round = 0; round < 3; ++round) {
+    Submit(Request(0, 20, 70));
+    Submit(Request(1, 20, 70));
+    const int64_t swaps = scheduler_->num_swaps();
+    while (scheduler_->num_swaps() == swaps) ASSERT_FALSE(Step().empty());
+    EXPECT_TRUE(scheduler_->Cancel(1));
+    EXPECT_TRUE(scheduler_->Cancel(0));
+  }
+  EXPECT_TRUE(scheduler_->idle());
 }
 
 TEST_F(SchedulerTest, ACacheOfOneSequenceServesManyOneByOne) {
