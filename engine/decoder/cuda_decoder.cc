@@ -121,7 +121,7 @@ absl::Status CudaDecoder::ChooseGemms(cudaStream_t stream) {
                                            rows, layers, &CudaLayer::down, stream));
   const __nv_bfloat16* head[] = {model_.lm_head};
   ASSAY_ASSIGN_OR_RETURN(lm_head_, Gemm::Choose(lt_.get(),
-                                                {.out_features = config.vocab_size,
+                                                {.out_features = model_.lm_head_rows,
                                                  .in_features = config.hidden_size,
                                                  .float_output = true},
                                                 limits_.max_sampled, head, stream));

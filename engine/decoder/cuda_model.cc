@@ -10,6 +10,7 @@
 #include <span>
 #include <utility>
 
+#include "base/hash.h"
 #include "base/status.h"
 #include "engine/decoder/model_check.h"
 #include "engine/decoder/weight_upload.h"
@@ -31,12 +32,17 @@ int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * 
 class Source {
  public:
   virtual ~Source() = default;
-  // A linear's weight, decoded, into bf16 [out_features, in_features].
-  virtual absl::Status Linear(const LinearInfo& info, void* destination) = 0;
-  virtual absl::Status Matrix(const std::string& name, int64_t rows, int64_t columns,
+  // The slice of a linear's weight, decoded, into bf16, dense.
+  virtual absl::Status Linear(const LinearInfo& info, const MatrixSlice& slice,
                               void* destination) = 0;
-  virtual absl::Status HalfVector(const std::string& name, int64_t size, void* destination) = 0;
-  virtual absl::Status Floats(const std::string& name, int64_t size, void* destination) = 0;
+  virtual absl::Status Matrix(const std::string& name, int64_t rows, int64_t columns,
+                              const MatrixSlice& slice, void* destination) = 0;
+  // The elements `range` of a vector of `size`.
+  virtual absl::Status HalfVector(const std::string& name, int64_t size, const IndexRange& range,
+                                  void* destination) = 0;
+  virtual absl::Status Floats(const std::string& name, int64_t size, const IndexRange& range,
+                              void* destination) = 0;
+  // Of the rank's KV heads.
   virtual absl::StatusOr<CacheQuantizer::Tables> CacheTables(int layer, bool is_key) = 0;
   virtual absl::Status FloatTable(const std::vector<float>& values, void* destination) = 0;
 };
@@ -51,15 +57,23 @@ class ModelBuilder {
   int64_t size() const { return size_; }
 
   absl::Status Build(CudaModel* model) {
-    const ModelConfig& config = plan_.config;
-    model->config = config;
+    const ShardPlan& shard = plan_.shard;
+    const ModelConfig& config = shard.whole;
+    model->config = shard.local;
     model->key_spec = plan_.description.k_cache;
     model->value_spec = plan_.description.v_cache;
-    ASSAY_RETURN_IF_ERROR(
-        AddMatrix("model.embed_tokens.weight", config.vocab_size, &model->embedding));
-    model->lm_head = model->embedding;
+    model->lm_head_rows = shard.lm_head_rows;
+    // Tied, a rank's rows of lm_head are rows of the embedding, and zeros behind it.
+    const int64_t padded_rows =
+        std::max<int64_t>(config.vocab_size, shard.size * shard.lm_head_rows);
+    ASSAY_RETURN_IF_ERROR(AddMatrix("model.embed_tokens.weight", {0, config.vocab_size},
+                                    config.tie_word_embeddings ? padded_rows : config.vocab_size,
+                                    &model->embedding));
     if (!config.tie_word_embeddings) {
-      ASSAY_RETURN_IF_ERROR(AddMatrix("lm_head.weight", config.vocab_size, &model->lm_head));
+      ASSAY_RETURN_IF_ERROR(
+          AddMatrix("lm_head.weight", shard.vocab, shard.lm_head_rows, &model->lm_head));
+    } else if (source_ != nullptr) {
+      model->lm_head = model->embedding + shard.rank * shard.lm_head_rows * config.hidden_size;
     }
     ASSAY_RETURN_IF_ERROR(AddFloats("model.norm.weight", config.hidden_size, &model->final_norm));
     const std::vector<LinearInfo> linears = QuantizableLinears(config);
@@ -81,17 +95,25 @@ class ModelBuilder {
     return place;
   }
 
-  absl::Status AddMatrix(const std::string& name, int64_t rows, const __nv_bfloat16** pointer) {
-    void* place = Take(rows * plan_.config.hidden_size * 2);
+  // Rows of a matrix [vocab, hidden], in the place of padded_rows.
+  absl::Status AddMatrix(const std::string& name, const IndexRange& rows, int64_t padded_rows,
+                         const __nv_bfloat16** pointer) {
+    const ModelConfig& config = plan_.shard.whole;
+    void* place = Take(padded_rows * config.hidden_size * 2);
     *pointer = static_cast<const __nv_bfloat16*>(place);
     if (source_ == nullptr) return absl::OkStatus();
-    return source_->Matrix(name, rows, plan_.config.hidden_size, place);
+    return source_->Matrix(name, config.vocab_size, config.hidden_size,
+                           {.rows = rows, .columns = {0, config.hidden_size}}, place);
   }
 
   absl::Status AddFloats(const std::string& name, int64_t size, const float** pointer) {
-    void* place = Take(size * 4);
+    return AddFloats(name, size, {0, size}, pointer);
+  }
+  absl::Status AddFloats(const std::string& name, int64_t size, const IndexRange& range,
+                         const float** pointer) {
+    void* place = Take(range.size() * 4);
     *pointer = static_cast<const float*>(place);
-    return source_ == nullptr ? absl::OkStatus() : source_->Floats(name, size, place);
+    return source_ == nullptr ? absl::OkStatus() : source_->Floats(name, size, range, place);
   }
 
   absl::Status AddTable(const std::vector<float>& values, int64_t planned_size,
@@ -105,19 +127,20 @@ class ModelBuilder {
   // Linears that read one input, one below the other without a gap.
   absl::Status AddLinears(std::span<const LinearInfo> infos, const __nv_bfloat16** pointer) {
     int64_t bytes = 0;
-    for (const LinearInfo& info : infos) bytes += int64_t{info.out_features} * info.in_features * 2;
+    for (const LinearInfo& info : infos) bytes += plan_.shard.SliceOf(info).size() * 2;
     auto* place = static_cast<uint8_t*>(Take(bytes));
     *pointer = reinterpret_cast<const __nv_bfloat16*>(place);
     if (source_ == nullptr) return absl::OkStatus();
     for (const LinearInfo& info : infos) {
-      ASSAY_RETURN_IF_ERROR(source_->Linear(info, place));
-      place += int64_t{info.out_features} * info.in_features * 2;
+      const MatrixSlice slice = plan_.shard.SliceOf(info);
+      ASSAY_RETURN_IF_ERROR(source_->Linear(info, slice, place));
+      place += slice.size() * 2;
     }
     return absl::OkStatus();
   }
 
   absl::Status AddLayer(int index, std::span<const LinearInfo> linears, CudaLayer* layer) {
-    const ModelConfig& config = plan_.config;
+    const ModelConfig& config = plan_.shard.whole;
     const std::string prefix = fmt::format("model.layers.{}.", index);
     ASSAY_RETURN_IF_ERROR(
         AddFloats(prefix + "input_layernorm.weight", config.hidden_size, &layer->input_norm));
@@ -133,7 +156,7 @@ class ModelBuilder {
     if (linears[0].has_bias) {
       ASSAY_RETURN_IF_ERROR(AddQkvBias(linears.subspan(0, 3), layer));
     }
-    if (linears[3].has_bias) {
+    if (linears[3].has_bias && plan_.shard.adds_output_bias()) {
       ASSAY_RETURN_IF_ERROR(AddHalves(linears[3].name + ".bias", Take(config.hidden_size * 2),
                                       config.hidden_size, &layer->o_bias));
     }
@@ -150,7 +173,8 @@ class ModelBuilder {
   absl::Status AddHalves(const std::string& name, void* place, int64_t size,
                          const __nv_bfloat16** pointer) {
     *pointer = static_cast<const __nv_bfloat16*>(place);
-    return source_ == nullptr ? absl::OkStatus() : source_->HalfVector(name, size, place);
+    return source_ == nullptr ? absl::OkStatus()
+                              : source_->HalfVector(name, size, {0, size}, place);
   }
 
   // The product adds the biases before it rounds, but for keys that are quantized without theirs:
@@ -158,17 +182,18 @@ class ModelBuilder {
   absl::Status AddQkvBias(std::span<const LinearInfo> qkv, CudaLayer* layer) {
     const bool defers_key = plan_.description.k_cache.position == CacheSpec::Position::kBeforeBias;
     int64_t size = 0;
-    for (const LinearInfo& info : qkv) size += info.out_features;
+    for (const LinearInfo& info : qkv) size += plan_.shard.OutputsOf(info).size();
     auto* place = static_cast<uint8_t*>(Take(size * 2));
     layer->qkv_bias = reinterpret_cast<const __nv_bfloat16*>(place);
     for (const LinearInfo& info : qkv) {
       const std::string name = info.name + ".bias";
+      const IndexRange outputs = plan_.shard.OutputsOf(info);
       if (defers_key && info.kind == LinearKind::kK) {
-        ASSAY_RETURN_IF_ERROR(AddFloats(name, info.out_features, &layer->kv.k_bias));
+        ASSAY_RETURN_IF_ERROR(AddFloats(name, info.out_features, outputs, &layer->kv.k_bias));
       } else if (source_ != nullptr) {
-        ASSAY_RETURN_IF_ERROR(source_->HalfVector(name, info.out_features, place));
+        ASSAY_RETURN_IF_ERROR(source_->HalfVector(name, info.out_features, outputs, place));
       }
-      if (source_ != nullptr) place += int64_t{info.out_features} * 2;
+      if (source_ != nullptr) place += outputs.size() * 2;
     }
     return absl::OkStatus();
   }
@@ -183,10 +208,11 @@ class ModelBuilder {
     rounding->clip_min = tables.clip_min;
     const bool is_static = spec.code_type == CodeType::kUniform &&
                            spec.granularity == CacheSpec::Granularity::kPerChannelStatic;
-    const int64_t table_size = is_static ? plan_.config.kv_size() : 0;
-    const int64_t matrix_size = spec.transform == CacheSpec::Transform::kMatrix
-                                    ? int64_t{plan_.config.head_dim} * plan_.config.head_dim
-                                    : 0;
+    const int64_t table_size = is_static ? plan_.shard.local.kv_size() : 0;
+    const int64_t matrix_size =
+        spec.transform == CacheSpec::Transform::kMatrix
+            ? int64_t{plan_.shard.whole.head_dim} * plan_.shard.whole.head_dim
+            : 0;
     // The kernels' codes are unsigned (kv_write.h).
     if (is_static && spec.symmetric) {
       tables.zeros.assign(tables.zeros.size(), static_cast<float>(1 << (spec.bit_width - 1)));
@@ -208,55 +234,87 @@ void ToBf16(std::span<const float> values, std::byte* out) {
   for (size_t i = 0; i < values.size(); ++i) halves[i] = __float2bfloat16_rn(values[i]);
 }
 
+// The elements [first, first + count) of a dense slice of a matrix with `columns` columns, run by
+// run: visit(index in the matrix, index from `first`, length).
+template <typename Visit>
+void ForEachRun(const MatrixSlice& slice, int64_t columns, int64_t first, int64_t count,
+                const Visit& visit) {
+  const int64_t width = slice.columns.size();
+  // Whole rows lie side by side in the matrix too.
+  const int64_t run = width == columns ? slice.size() : width;
+  for (int64_t done = 0; done < count;) {
+    const int64_t at = first + done;
+    const int64_t length = std::min(count - done, run - at % run);
+    const int64_t row = slice.rows.begin + at / width;
+    visit(row * columns + slice.columns.begin + at % width, done, length);
+    done += length;
+  }
+}
+
 class CheckpointSource final : public Source {
  public:
   CheckpointSource(const Checkpoint* checkpoint, const CudaModelPlan* plan, WeightUpload* upload)
       : checkpoint_(*checkpoint), plan_(*plan), upload_(upload) {}
 
-  absl::Status Linear(const LinearInfo& info, void* destination) override {
+  absl::Status Linear(const LinearInfo& info, const MatrixSlice& slice,
+                      void* destination) override {
     const auto found = plan_.description.linears.find(info.name);
     if (found == plan_.description.linears.end()) {
-      return Matrix(info.name + ".weight", info.out_features, info.in_features, destination);
+      return Matrix(info.name + ".weight", info.out_features, info.in_features, slice, destination);
     }
     ASSAY_ASSIGN_OR_RETURN(const std::vector<float> weight,
                            DecodeLinearWeight(checkpoint_, info.name, found->second,
                                               info.out_features, info.in_features));
-    return CopyHalves(weight, destination);
+    return CopyHalves(weight, info.in_features, slice, destination);
   }
 
   absl::Status Matrix(const std::string& name, int64_t rows, int64_t columns,
-                      void* destination) override {
+                      const MatrixSlice& slice, void* destination) override {
     const int64_t shape[] = {rows, columns};
     ASSAY_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_.Find(name));
-    if (tensor.dtype == DType::kBF16 && std::ranges::equal(tensor.shape, shape)) {
-      return upload_->Copy(
-          destination, rows * columns * 2, [&](int64_t offset, int64_t size, std::byte* out) {
-            std::memcpy(out, tensor.bytes.data() + offset, static_cast<size_t>(size));
-            return absl::OkStatus();
-          });
+    if (tensor.dtype != DType::kBF16 || !std::ranges::equal(tensor.shape, shape)) {
+      ASSAY_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint_.ReadFloats(name, shape));
+      return CopyHalves(values, columns, slice, destination);
     }
-    ASSAY_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint_.ReadFloats(name, shape));
-    return CopyHalves(values, destination);
+    return upload_->Copy(destination, slice.size() * 2,
+                         [&](int64_t offset, int64_t size, std::byte* out) {
+                           ForEachRun(slice, columns, offset / 2, size / 2,
+                                      [&](int64_t from, int64_t to, int64_t count) {
+                                        std::memcpy(out + to * 2, tensor.bytes.data() + from * 2,
+                                                    static_cast<size_t>(count * 2));
+                                      });
+                           return absl::OkStatus();
+                         });
   }
 
-  absl::Status HalfVector(const std::string& name, int64_t size, void* destination) override {
+  absl::Status HalfVector(const std::string& name, int64_t size, const IndexRange& range,
+                          void* destination) override {
     const int64_t shape[] = {size};
     ASSAY_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint_.ReadFloats(name, shape));
-    return CopyHalves(values, destination);
+    return CopyHalves(values, size, {.rows = {0, 1}, .columns = range}, destination);
   }
 
-  absl::Status Floats(const std::string& name, int64_t size, void* destination) override {
+  absl::Status Floats(const std::string& name, int64_t size, const IndexRange& range,
+                      void* destination) override {
     const int64_t shape[] = {size};
-    ASSAY_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint_.ReadFloats(name, shape));
-    return FloatTable(values, destination);
+    ASSAY_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint_.ReadFloats(name, shape));
+    return FloatTable({values.begin() + range.begin, values.begin() + range.end}, destination);
   }
 
   absl::StatusOr<CacheQuantizer::Tables> CacheTables(int layer, bool is_key) override {
     const CacheSpec& spec = is_key ? plan_.description.k_cache : plan_.description.v_cache;
+    const ModelConfig& config = plan_.shard.whole;
     ASSAY_ASSIGN_OR_RETURN(const CacheQuantizer quantizer,
-                           CacheQuantizer::Load(checkpoint_, layer, spec, plan_.config.num_kv_heads,
-                                                plan_.config.head_dim, is_key));
-    return quantizer.tables();
+                           CacheQuantizer::Load(checkpoint_, layer, spec, config.num_kv_heads,
+                                                config.head_dim, is_key));
+    CacheQuantizer::Tables tables = quantizer.tables();
+    for (std::vector<float>* table : {&tables.scales, &tables.zeros}) {
+      if (table->empty()) continue;
+      const IndexRange& heads = plan_.shard.kv_heads;
+      *table = {table->begin() + heads.begin * config.head_dim,
+                table->begin() + heads.end * config.head_dim};
+    }
+    return tables;
   }
 
   absl::Status FloatTable(const std::vector<float>& values, void* destination) override {
@@ -268,14 +326,18 @@ class CheckpointSource final : public Source {
   }
 
  private:
-  absl::Status CopyHalves(const std::vector<float>& values, void* destination) {
-    return upload_->Copy(destination, static_cast<int64_t>(values.size()) * 2,
-                         [&](int64_t offset, int64_t size, std::byte* out) {
-                           ToBf16(std::span(values).subspan(static_cast<size_t>(offset / 2),
-                                                            static_cast<size_t>(size / 2)),
-                                  out);
-                           return absl::OkStatus();
-                         });
+  absl::Status CopyHalves(const std::vector<float>& values, int64_t columns,
+                          const MatrixSlice& slice, void* destination) {
+    return upload_->Copy(
+        destination, slice.size() * 2, [&](int64_t offset, int64_t size, std::byte* out) {
+          ForEachRun(slice, columns, offset / 2, size / 2,
+                     [&](int64_t from, int64_t to, int64_t count) {
+                       ToBf16(std::span(values).subspan(static_cast<size_t>(from),
+                                                        static_cast<size_t>(count)),
+                              out + to * 2);
+                     });
+          return absl::OkStatus();
+        });
   }
 
   const Checkpoint& checkpoint_;
@@ -288,24 +350,34 @@ class RandomSource final : public Source {
  public:
   RandomSource(const CudaModelPlan* plan, cudaStream_t stream) : plan_(*plan), stream_(stream) {}
 
-  absl::Status Linear(const LinearInfo& info, void* destination) override {
-    const float deviation = 1.0f / std::sqrt(static_cast<float>(info.in_features));
-    return FillHalves(destination, int64_t{info.out_features} * info.in_features, deviation);
-  }
-  absl::Status Matrix(const std::string&, int64_t rows, int64_t columns,
+  absl::Status Linear(const LinearInfo& info, const MatrixSlice& slice,
                       void* destination) override {
-    return FillHalves(destination, rows * columns, 2.0f / std::sqrt(static_cast<float>(columns)));
+    return FillHalves(info.name, info.in_features, slice,
+                      1.0f / std::sqrt(static_cast<float>(info.in_features)), destination);
   }
-  absl::Status HalfVector(const std::string&, int64_t size, void* destination) override {
-    return FillHalves(destination, size, 0.1f);
+  absl::Status Matrix(const std::string& name, int64_t, int64_t columns, const MatrixSlice& slice,
+                      void* destination) override {
+    return FillHalves(name, columns, slice, 2.0f / std::sqrt(static_cast<float>(columns)),
+                      destination);
   }
-  absl::Status Floats(const std::string& name, int64_t size, void* destination) override {
+  absl::Status HalfVector(const std::string& name, int64_t size, const IndexRange& range,
+                          void* destination) override {
+    return FillHalves(name, size, {.rows = {0, 1}, .columns = range}, 0.1f, destination);
+  }
+  absl::Status Floats(const std::string& name, int64_t size, const IndexRange& range,
+                      void* destination) override {
     const float mean = name.ends_with("norm.weight") ? 1.0f : 0.0f;
-    return FillRandom(static_cast<float*>(destination), size, mean, 0.1f, ++seed_, stream_);
+    ASSAY_ASSIGN_OR_RETURN(const auto whole, DeviceBuffer<float>::Allocate(size));
+    ASSAY_RETURN_IF_ERROR(FillRandom(whole.data(), size, mean, 0.1f, Hash64({name}), stream_));
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(destination, whole.data() + range.begin,
+                                               static_cast<size_t>(range.size()) * 4,
+                                               cudaMemcpyDeviceToDevice, stream_));
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
+    return absl::OkStatus();
   }
   absl::StatusOr<CacheQuantizer::Tables> CacheTables(int, bool is_key) override {
     const CacheSpec& spec = is_key ? plan_.description.k_cache : plan_.description.v_cache;
-    const auto size = static_cast<size_t>(plan_.config.kv_size());
+    const auto size = static_cast<size_t>(plan_.shard.local.kv_size());
     const float levels = static_cast<float>(1 << spec.bit_width);
     CacheQuantizer::Tables tables;
     tables.clip_max = tables.clip_min = spec.clip_ratio;
@@ -321,14 +393,21 @@ class RandomSource final : public Source {
   }
 
  private:
-  absl::Status FillHalves(void* destination, int64_t size, float deviation) {
-    return FillRandom(static_cast<__nv_bfloat16*>(destination), size, 0, deviation, ++seed_,
-                      stream_);
+  // A seed per tensor and a draw per element of the whole matrix: the ranks of a gang hold parts of
+  // the model that one GPU would.
+  absl::Status FillHalves(const std::string& name, int64_t columns, const MatrixSlice& slice,
+                          float deviation, void* destination) {
+    return FillRandomSlice(static_cast<__nv_bfloat16*>(destination),
+                           {.first_row = slice.rows.begin,
+                            .rows = slice.rows.size(),
+                            .first_column = slice.columns.begin,
+                            .columns = slice.columns.size(),
+                            .whole_columns = columns},
+                           0, deviation, Hash64({name}), stream_);
   }
 
   const CudaModelPlan& plan_;
   const cudaStream_t stream_;
-  uint64_t seed_ = 0;
 };
 
 absl::Status CheckRunsOnCuda(const QuantDescription& description) {
@@ -346,17 +425,19 @@ absl::Status CheckRunsOnCuda(const QuantDescription& description) {
 
 }  // namespace
 
-absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir, bool random_weights) {
+absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir, bool random_weights,
+                                            int rank, int size) {
   CudaModelPlan plan;
   plan.model_dir = model_dir;
   plan.random_weights = random_weights;
-  ASSAY_ASSIGN_OR_RETURN(plan.config, LoadModelConfig(model_dir));
+  ASSAY_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(model_dir));
+  ASSAY_ASSIGN_OR_RETURN(plan.shard, PlanShard(config, rank, size));
   ASSAY_ASSIGN_OR_RETURN(plan.description, LoadDescription(model_dir));
-  ASSAY_RETURN_IF_ERROR(CheckDescription(plan.config, plan.description));
-  ASSAY_RETURN_IF_ERROR(CheckFits(plan.description, plan.config));
+  ASSAY_RETURN_IF_ERROR(CheckDescription(config, plan.description));
+  ASSAY_RETURN_IF_ERROR(CheckFits(plan.description, config));
   ASSAY_RETURN_IF_ERROR(CheckRunsOnCuda(plan.description));
   ASSAY_RETURN_IF_ERROR(
-      MakeKvPageLayout(plan.description.k_cache, plan.description.v_cache, plan.config.head_dim)
+      MakeKvPageLayout(plan.description.k_cache, plan.description.v_cache, config.head_dim)
           .status());
   CudaModel sizes;
   ModelBuilder builder(plan, nullptr, nullptr);

@@ -1,4 +1,5 @@
-// A decoder's weights on one GPU, checked against config.json and the description.
+// A decoder's weights on one GPU, checked against config.json and the description: all of them, or
+// the part of one rank of a gang (engine/parallel/sharding.h), for which no more is read.
 //
 // Linears in bf16, row-major [out_features, in_features], those that read one input above each
 // other (q, k, v; gate, up) so that they are one product. Norms, biases and the cache's tables in
@@ -22,6 +23,7 @@
 #include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/kv_write.h"
 #include "engine/model/config.h"
+#include "engine/parallel/sharding.h"
 #include "engine/quant/description.h"
 
 namespace assay::engine::cuda {
@@ -32,18 +34,20 @@ struct CudaLayer {
   const __nv_bfloat16* qkv = nullptr;          // [q + 2 kv, hidden]
   const __nv_bfloat16* qkv_bias = nullptr;     // [q + 2 kv] or null; zeros for deferred biases
   const __nv_bfloat16* o = nullptr;            // [hidden, q]
-  const __nv_bfloat16* o_bias = nullptr;       // [hidden] or null
+  const __nv_bfloat16* o_bias = nullptr;       // [hidden] or null; the first rank's alone
   const __nv_bfloat16* gate_up = nullptr;      // [2 intermediate, hidden]
   const __nv_bfloat16* down = nullptr;         // [hidden, intermediate]
   KvWriteLayer kv;  // per-head norms, the cache's tables, a bias of keys that comes after rounding
 };
 
+// In shapes, "q", "kv" and "intermediate" are the rank's.
 struct CudaModel {
-  ModelConfig config;
+  ModelConfig config;  // ShardPlan::local
   CacheSpec key_spec;
   CacheSpec value_spec;
   const __nv_bfloat16* embedding = nullptr;  // [vocab, hidden]
-  const __nv_bfloat16* lm_head = nullptr;    // [vocab, hidden]; the embedding when tied
+  const __nv_bfloat16* lm_head = nullptr;    // [lm_head_rows, hidden]; in the embedding when tied
+  int64_t lm_head_rows = 0;                  // the vocabulary; of a gang, ShardPlan::lm_head_rows
   const float* final_norm = nullptr;         // [hidden]
   std::vector<CudaLayer> layers;
   DeviceBuffer<uint8_t> memory;  // what the pointers point into
@@ -54,14 +58,16 @@ struct CudaModel {
 // What a model will be, read without touching a weight.
 struct CudaModelPlan {
   std::string model_dir;
-  ModelConfig config;
+  ShardPlan shard;
   QuantDescription description;
   bool random_weights = false;  // model_dir holds a config.json alone; weights are drawn
   int64_t weight_bytes = 0;
 };
 
-// Errors as LoadCpuModel, and UNIMPLEMENTED naming the linear for what only the CPU runs.
-absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir, bool random_weights);
+// Errors as LoadCpuModel and PlanShard, and UNIMPLEMENTED naming the linear for what only the CPU
+// runs.
+absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir, bool random_weights,
+                                            int rank, int size);
 
 absl::StatusOr<CudaModel> LoadCudaModel(const CudaModelPlan& plan, cudaStream_t stream);
 

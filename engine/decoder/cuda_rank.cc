@@ -44,7 +44,7 @@ CudaPass::Limits CudaRank::pass_limits() const {
 
 absl::StatusOr<std::unique_ptr<CudaRank>> CudaRank::Plan(const CudaModelPlan* model_plan,
                                                          const Options& options) {
-  const ModelConfig& config = model_plan->config;
+  const ModelConfig& config = model_plan->shard.local;
   const QuantDescription& description = model_plan->description;
   ASSAY_ASSIGN_OR_RETURN(const DeviceProperties device, UseDevice(options.device));
   ASSAY_ASSIGN_OR_RETURN(

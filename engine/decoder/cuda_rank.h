@@ -80,7 +80,7 @@ class CudaRank {
 
   StepInputs::Limits InputLimits() const;
   CudaDecoder::Step DecoderStep(int num_rows, int num_decode_rows, int num_tiles) const;
-  const ModelConfig& config() const { return model_plan_.config; }
+  const ModelConfig& config() const { return model_plan_.shard.local; }
 
   const CudaModelPlan& model_plan_;
   const Options options_;

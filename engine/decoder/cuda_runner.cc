@@ -19,7 +19,7 @@ class CudaRunner final : public ModelRunner {
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Load(const std::string& model_dir,
                                                            const CudaRunnerOptions& options);
 
-  const ModelConfig& config() const override { return model_plan_.config; }
+  const ModelConfig& config() const override { return model_plan_.shard.whole; }
   int64_t num_blocks() const override { return rank_->num_blocks(); }
   int block_size() const override { return kKvPageTokens; }
   int64_t memory_bytes() const override { return rank_->memory_bytes(); }
@@ -45,10 +45,10 @@ class CudaRunner final : public ModelRunner {
 absl::StatusOr<std::unique_ptr<ModelRunner>> CudaRunner::Load(const std::string& model_dir,
                                                               const CudaRunnerOptions& options) {
   std::unique_ptr<CudaRunner> runner(new CudaRunner);
-  ASSAY_ASSIGN_OR_RETURN(runner->model_plan_, PlanCudaModel(model_dir, options.random_weights));
-  runner->max_model_len_ = options.max_model_len == 0
-                               ? runner->model_plan_.config.max_position_embeddings
-                               : options.max_model_len;
+  ASSAY_ASSIGN_OR_RETURN(runner->model_plan_,
+                         PlanCudaModel(model_dir, options.random_weights, /*rank=*/0, /*size=*/1));
+  runner->max_model_len_ =
+      options.max_model_len == 0 ? runner->config().max_position_embeddings : options.max_model_len;
   // Graphs round the number of rows up.
   const int lanes = std::max(options.max_num_seqs, GraphRowsFor(options.max_num_seqs));
   ASSAY_ASSIGN_OR_RETURN(

@@ -12,18 +12,33 @@ constexpr int kThreadsPerBlock = 256;
 __device__ void Store(float value, float* p) { *p = value; }
 __device__ void Store(float value, __nv_bfloat16* p) { *p = __float2bfloat16_rn(value); }
 
+// Four times 16 bits: variance 4 / 12 of a unit interval each.
+__device__ float Draw(uint64_t seed, int64_t index) {
+  const uint64_t word = UniformWord(seed, static_cast<uint64_t>(index));
+  float sum = 0;
+#pragma unroll
+  for (int part = 0; part < 4; ++part) {
+    sum += static_cast<float>(word >> (16 * part) & 0xFFFF) * 0x1.0p-16f;
+  }
+  return (sum - 2.0f) * 1.7320508f;
+}
+
 template <typename T>
 __global__ void FillKernel(T* values, int64_t size, float mean, float deviation, uint64_t seed) {
   const int64_t stride = int64_t{gridDim.x} * kThreadsPerBlock;
   for (int64_t i = int64_t{blockIdx.x} * kThreadsPerBlock + threadIdx.x; i < size; i += stride) {
-    const uint64_t word = UniformWord(seed, static_cast<uint64_t>(i));
-    // Four times 16 bits: variance 4 / 12 of a unit interval each.
-    float sum = 0;
-#pragma unroll
-    for (int part = 0; part < 4; ++part) {
-      sum += static_cast<float>(word >> (16 * part) & 0xFFFF) * 0x1.0p-16f;
-    }
-    Store(mean + deviation * (sum - 2.0f) * 1.7320508f, values + i);
+    Store(mean + deviation * Draw(seed, i), values + i);
+  }
+}
+
+__global__ void FillSliceKernel(__nv_bfloat16* values, const RandomSlice slice, float mean,
+                                float deviation, uint64_t seed) {
+  const int64_t size = slice.rows * slice.columns;
+  const int64_t stride = int64_t{gridDim.x} * kThreadsPerBlock;
+  for (int64_t i = int64_t{blockIdx.x} * kThreadsPerBlock + threadIdx.x; i < size; i += stride) {
+    const int64_t row = slice.first_row + i / slice.columns;
+    const int64_t column = slice.first_column + i % slice.columns;
+    Store(mean + deviation * Draw(seed, row * slice.whole_columns + column), values + i);
   }
 }
 
@@ -58,6 +73,15 @@ absl::Status FillRandom(__nv_bfloat16* values, int64_t size, float mean, float d
 absl::Status FillRandom(float* values, int64_t size, float mean, float deviation, uint64_t seed,
                         cudaStream_t stream) {
   return Fill(values, size, mean, deviation, seed, stream);
+}
+
+absl::Status FillRandomSlice(__nv_bfloat16* values, const RandomSlice& slice, float mean,
+                             float deviation, uint64_t seed, cudaStream_t stream) {
+  const int64_t size = slice.rows * slice.columns;
+  if (size == 0) return absl::OkStatus();
+  FillSliceKernel<<<BlocksFor(size), kThreadsPerBlock, 0, stream>>>(values, slice, mean, deviation,
+                                                                    seed);
+  return CudaStatus(cudaGetLastError(), "FillRandomSlice");
 }
 
 // The last size % 8 bytes stay as they are.
