@@ -34,14 +34,19 @@ class Reporter {
     writer_ = std::thread([this] { Report(); });
   }
   ~Reporter() {
+    Stop();
+    reader_.join();
+    writer_.join();
+  }
+
+  // Takes no more grants. All stop before the first is waited for: the others' load would delay it.
+  void Stop() {
     {
       const std::lock_guard lock(mutex_);
       stopping_ = true;
     }
     changed_.notify_all();
     context_.TryCancel();
-    reader_.join();
-    writer_.join();
   }
 
   int64_t num_accepted() const {
@@ -57,6 +62,9 @@ class Reporter {
   void Ask() {
     v1::SyncRequest request;
     *request.mutable_heartbeat() = MakeHeartbeat(num_lanes_);
+    // Grants that come meanwhile are as good as finished: their samples wait to be reported. Said,
+    // so that a lease which no heartbeat lists is not taken for one whose grant was lost.
+    request.mutable_heartbeat()->set_num_spooled_samples(num_lanes_);
     stream_->Write(request);
   }
 
@@ -166,15 +174,17 @@ void MeasureSamples(const SamplesOptions& options) {
   const double elapsed = Seconds() - wall;
   std::vector<double> seconds;
   for (const auto& reporter : reporters) reporter->AppendSeconds(&seconds);
+  const double their_seconds = coordinator.CpuSeconds() - theirs;
+  const double own_seconds = CpuSeconds() - own;
+  for (const auto& reporter : reporters) reporter->Stop();
   fmt::print(
       "{} connections, texts of {} bytes packed to {}, ids to {}: {:.0f} durable samples/s\n"
       "a sample: {:.0f} us of the coordinator's CPU, {:.0f} us of this program's;"
       " cores used {:.2f} + {:.2f}\n"
       "a report of {}: p50 {:.0f} ms, p99 {:.0f} ms; coordinator's peak memory {} MiB\n",
       options.num_connections, options.text_bytes, bodies.texts_zstd[0].size(),
-      bodies.token_ids_zstd[0].size(), num / elapsed,
-      (coordinator.CpuSeconds() - theirs) * 1e6 / num, (CpuSeconds() - own) * 1e6 / num,
-      (coordinator.CpuSeconds() - theirs) / elapsed, (CpuSeconds() - own) / elapsed, kReportSamples,
+      bodies.token_ids_zstd[0].size(), num / elapsed, their_seconds * 1e6 / num,
+      own_seconds * 1e6 / num, their_seconds / elapsed, own_seconds / elapsed, kReportSamples,
       Quantile(seconds, 0.5) * 1e3, Quantile(seconds, 0.99) * 1e3, coordinator.PeakBytes() >> 20);
 }
 
