@@ -1,10 +1,10 @@
 // Places in host memory for blocks of the cache: who is preempted may leave its keys and values
-// there. Numbers only; the memory is the backend's (ModelRunner::CopyToHost), which takes it as
-// higher numbers come up for the first time.
+// there. Numbers only; the memory is the backend's, which may have more of it as time goes on.
 //
 // Not thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -18,8 +18,6 @@ struct BlockCopy {
 
 class HostBlocks {
  public:
-  explicit HostBlocks(int64_t num_blocks) : num_blocks_(num_blocks) {}
-
   int64_t num_free() const { return num_blocks_ - num_used_; }
   int64_t num_used() const { return num_used_; }
 
@@ -37,12 +35,11 @@ class HostBlocks {
     returned_.push_back(block);
   }
 
-  // The memory has turned out smaller than promised: no more than are used now. What was returned
-  // before stays behind what will be, and so is not taken again.
-  void LimitToUsed() { num_blocks_ = num_used_; }
+  // There are now `num_blocks`, no fewer than before.
+  void GrowTo(int64_t num_blocks) { num_blocks_ = std::max(num_blocks_, num_blocks); }
 
  private:
-  int64_t num_blocks_;
+  int64_t num_blocks_ = 0;
   int64_t num_used_ = 0;
   int32_t next_ = 0;  // the first that was never used
   std::vector<int32_t> returned_;

@@ -15,9 +15,7 @@ constexpr int kMaxHeldBack = 64;
 }  // namespace
 
 Scheduler::Scheduler(const Options& options)
-    : options_(options),
-      blocks_(options.num_blocks, options.block_size),
-      host_blocks_(options.num_host_blocks) {
+    : options_(options), blocks_(options.num_blocks, options.block_size) {
   ASSAY_CHECK(blocks_.BlocksFor(options.max_model_len) <= options.num_blocks,
               "{} blocks do not hold one sequence of {} tokens", options.num_blocks,
               options.max_model_len);
@@ -95,7 +93,6 @@ std::span<const Scheduler::Chunk> Scheduler::PlanStep(absl::Duration now) {
   plan_.clear();
   copies_out_.clear();
   copies_in_.clear();
-  swapped_out_.clear();
   swapped_in_.clear();
   const int64_t num_preemptions = num_preemptions_;
   int64_t prefill_budget = options_.prefill_chunk;
@@ -229,7 +226,6 @@ bool Scheduler::SwapOut(Sequence* sequence) {
   }
   ReleaseBlocks(sequence);
   sequence->host_blocks = std::move(host_blocks);
-  swapped_out_.push_back(sequence);
   ++num_swaps_;
   return true;
 }
@@ -244,17 +240,6 @@ void Scheduler::SwapIn(Sequence* sequence, int64_t num_shared_blocks) {
   for (const int32_t block : sequence->host_blocks) host_blocks_.Return(block);
   sequence->host_blocks.clear();
   swapped_in_.push_back(sequence);
-}
-
-void Scheduler::RefuseCopiesOut() {
-  for (Sequence* sequence : swapped_out_) {
-    ReleaseBlocks(sequence);
-    sequence->num_computed = 0;
-    --num_swaps_;
-  }
-  copies_out_.clear();
-  swapped_out_.clear();
-  host_blocks_.LimitToUsed();
 }
 
 bool Scheduler::PrefixIsBeingComputed(const Sequence& sequence, size_t num_matched_blocks) const {

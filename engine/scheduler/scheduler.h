@@ -42,7 +42,6 @@ class Scheduler {
     int64_t vocab_size = 0;
     int64_t num_blocks = 0;  // at least those of max_model_len tokens
     int block_size = 16;
-    int64_t num_host_blocks = 0;  // for preempted sequences; 0: they are always computed anew
   };
 
   // A run of a sequence's tokens to be computed in a step.
@@ -60,6 +59,9 @@ class Scheduler {
   // False when there is no such request.
   bool Cancel(int64_t id);
 
+  // Blocks of host memory for preempted sequences: none at first, and never fewer than before.
+  void SetHostBlocks(int64_t num_blocks) { host_blocks_.GrowTo(num_blocks); }
+
   // Plans a step. Empty only when nothing runs or waits. The chunks stay valid until CompleteStep;
   // their sequences' block tables cover them.
   std::span<const Chunk> PlanStep(absl::Duration now);
@@ -68,9 +70,6 @@ class Scheduler {
   // long as the plan.
   std::span<const BlockCopy> copies_out() const { return copies_out_; }
   std::span<const BlockCopy> copies_in() const { return copies_in_; }
-  // The backend has no memory for the copies out, and has made none of them: those sequences are
-  // computed anew, and host memory is asked for no more than it has given.
-  void RefuseCopiesOut();
 
   // The planned step was computed; `sampled` holds a token for each chunk that samples, in order.
   void CompleteStep(std::span<const int32_t> sampled, absl::Duration now);
@@ -126,8 +125,7 @@ class Scheduler {
   std::vector<Chunk> plan_;
   std::vector<BlockCopy> copies_out_;
   std::vector<BlockCopy> copies_in_;
-  std::vector<Sequence*> swapped_out_;  // by the plan
-  std::vector<Sequence*> swapped_in_;
+  std::vector<Sequence*> swapped_in_;  // by the plan
   std::vector<GenerationResult> finished_;
   int64_t next_order_ = 0;
   int64_t num_preemptions_ = 0;

@@ -68,7 +68,6 @@ class SchedulerTest : public ::testing::Test {
   }
 
   void CopyBlocks() {
-    if (refuses_copies_ && !scheduler_->copies_out().empty()) scheduler_->RefuseCopiesOut();
     for (const BlockCopy& copy : scheduler_->copies_out()) {
       highest_host_block_ = std::max(highest_host_block_, copy.host_block);
       for (int slot = 0; slot < kBlockSize; ++slot) {
@@ -102,7 +101,6 @@ class SchedulerTest : public ::testing::Test {
   std::unique_ptr<Scheduler> scheduler_;
   std::map<std::pair<int32_t, int64_t>, int32_t> cache_;
   std::map<std::pair<int32_t, int64_t>, int32_t> host_;
-  bool refuses_copies_ = false;
   int32_t highest_host_block_ = -1;
   std::map<int64_t, GenerationResult> results_;
   absl::Duration now_ = absl::Seconds(100);
@@ -154,7 +152,8 @@ TEST_F(SchedulerTest, WhoStartedLastIsPreemptedAndYieldsTheSameTokens) {
 }
 
 TEST_F(SchedulerTest, WhoGoesToHostMemoryComputesNothingTwice) {
-  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14, .num_host_blocks = 60});
+  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14});
+  scheduler_->SetHostBlocks(60);
   for (int id = 0; id < 8; ++id) Submit(Request(id, 20, 70));
   RunToEnd();
   EXPECT_GT(scheduler_->num_preemptions(), 0);
@@ -164,7 +163,8 @@ TEST_F(SchedulerTest, WhoGoesToHostMemoryComputesNothingTwice) {
 }
 
 TEST_F(SchedulerTest, HostMemoryIsBoundedAndWhatDoesNotFitIsComputedAgain) {
-  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14, .num_host_blocks = 7});
+  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14});
+  scheduler_->SetHostBlocks(7);
   for (int id = 0; id < 8; ++id) Submit(Request(id, 20, 70));
   RunToEnd();
   EXPECT_GT(scheduler_->num_swaps(), 0);
@@ -173,18 +173,9 @@ TEST_F(SchedulerTest, HostMemoryIsBoundedAndWhatDoesNotFitIsComputedAgain) {
   ExpectWholeAnswers(8, 20, 70);
 }
 
-TEST_F(SchedulerTest, WithoutTheMemoryForCopiesSequencesAreComputedAgain) {
-  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14, .num_host_blocks = 60});
-  for (int id = 0; id < 8; ++id) Submit(Request(id, 20, 70));
-  refuses_copies_ = true;
-  RunToEnd();
-  EXPECT_GT(scheduler_->num_preemptions(), 0);
-  EXPECT_EQ(scheduler_->num_swaps(), 0);
-  ExpectWholeAnswers(8, 20, 70);
-}
-
 TEST_F(SchedulerTest, ASharedPromptIsNotCopiedBackWhileItIsInTheCache) {
-  Make({.max_num_seqs = 6, .max_model_len = 100, .num_blocks = 10, .num_host_blocks = 60});
+  Make({.max_num_seqs = 6, .max_model_len = 100, .num_blocks = 10});
+  scheduler_->SetHostBlocks(60);
   for (int id = 0; id < 6; ++id) Submit(Request(id, 40, 50, /*first_token=*/7));
   size_t num_out = 0, num_in = 0;
   while (!scheduler_->idle()) {
@@ -198,7 +189,8 @@ TEST_F(SchedulerTest, ASharedPromptIsNotCopiedBackWhileItIsInTheCache) {
 }
 
 TEST_F(SchedulerTest, WhoIsCancelledInHostMemoryLeavesItsRoom) {
-  Make({.max_num_seqs = 2, .max_model_len = 96, .num_blocks = 6, .num_host_blocks = 4});
+  Make({.max_num_seqs = 2, .max_model_len = 96, .num_blocks = 6});
+  scheduler_->SetHostBlocks(4);
   for (int round = 0; round < 3; ++round) {
     Submit(Request(0, 20, 70));
     Submit(Request(1, 20, 70));
