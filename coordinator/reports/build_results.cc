@@ -144,7 +144,7 @@ absl::StatusOr<SweepResults> BuildResults(storage::ReadStore& store, const std::
   ASSAY_ASSIGN_OR_RETURN(const auto snapshot, store.TakeSnapshot());
   ASSAY_ASSIGN_OR_RETURN(const storage::SweepRecord sweep, store.FindSweep(sweep_id));
   ASSAY_ASSIGN_OR_RETURN(const std::vector<storage::SweepCellSummary> cells,
-                         store.SweepCells(sweep.id));
+                         store.SweepCells(sweep.id, /*with_counts=*/false));
   SweepResults results;
   results.sweep_name = sweep.name;
   results.complete = true;

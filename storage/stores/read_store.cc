@@ -42,8 +42,8 @@ absl::StatusOr<CellCounts> LoadCounts(Connection* db, int64_t cell_id, int32_t n
   return counts;
 }
 
-absl::StatusOr<CellSummary> LoadSummary(Connection* db, int64_t cell_id, int32_t num_items,
-                                        int32_t num_repeats) {
+// All but the counts.
+absl::StatusOr<CellSummary> LoadNames(Connection* db, int64_t cell_id) {
   CellSummary summary;
   ASSAY_ASSIGN_OR_RETURN(summary.cell, LoadCell(db, cell_id));
   ASSAY_ASSIGN_OR_RETURN(summary.model, LoadModel(db, summary.cell.model_id));
@@ -56,7 +56,6 @@ absl::StatusOr<CellSummary> LoadSummary(Connection* db, int64_t cell_id, int32_t
     ASSAY_ASSIGN_OR_RETURN(const bool failed, statement.Bind(summary.cell.artifact_id).Step());
     if (failed) Row(statement).Read(&summary.job_error);
   }
-  ASSAY_ASSIGN_OR_RETURN(summary.counts, LoadCounts(db, cell_id, num_items, num_repeats));
   return summary;
 }
 
@@ -139,7 +138,8 @@ absl::StatusOr<SweepRecord> ReadStore::FindSweep(const std::string& id_or_prefix
   return LoadSweepRow(connection_.get(), ids[0]);
 }
 
-absl::StatusOr<std::vector<SweepCellSummary>> ReadStore::SweepCells(int64_t sweep_row_id) {
+absl::StatusOr<std::vector<SweepCellSummary>> ReadStore::SweepCells(int64_t sweep_row_id,
+                                                                    bool with_counts) {
   ASSAY_ASSIGN_OR_RETURN(const ReadScope scope, ReadScope::Open(connection_.get()));
   ASSAY_ASSIGN_OR_RETURN(const std::vector<SweepCellRecord> places,
                          LoadSweepCells(connection_.get(), sweep_row_id));
@@ -147,15 +147,19 @@ absl::StatusOr<std::vector<SweepCellSummary>> ReadStore::SweepCells(int64_t swee
   for (const SweepCellRecord& place : places) {
     SweepCellSummary& cell = cells.emplace_back();
     cell.place = place;
-    ASSAY_ASSIGN_OR_RETURN(cell.cell, LoadSummary(connection_.get(), place.cell_id, place.num_items,
-                                                  place.num_repeats));
+    ASSAY_ASSIGN_OR_RETURN(cell.cell, LoadNames(connection_.get(), place.cell_id));
+    if (!with_counts) continue;
+    ASSAY_ASSIGN_OR_RETURN(cell.cell.counts, LoadCounts(connection_.get(), place.cell_id,
+                                                        place.num_items, place.num_repeats));
   }
   return cells;
 }
 
 absl::StatusOr<CellSummary> ReadStore::GetCell(int64_t cell_id) {
   ASSAY_ASSIGN_OR_RETURN(const ReadScope scope, ReadScope::Open(connection_.get()));
-  return LoadSummary(connection_.get(), cell_id, kNoLimit, kNoLimit);
+  ASSAY_ASSIGN_OR_RETURN(CellSummary cell, LoadNames(connection_.get(), cell_id));
+  ASSAY_ASSIGN_OR_RETURN(cell.counts, LoadCounts(connection_.get(), cell_id, kNoLimit, kNoLimit));
+  return cell;
 }
 
 absl::StatusOr<std::vector<UnitOutcome>> ReadStore::Outcomes(int64_t cell_id, int32_t num_items,

@@ -63,8 +63,10 @@ class ReadStore {
   // By id or by a prefix of it, with or without "sweep-". NOT_FOUND names the nearest ids;
   // INVALID_ARGUMENT when several sweeps begin so.
   absl::StatusOr<SweepRecord> FindSweep(const std::string& id_or_prefix);
-  // In position order.
-  absl::StatusOr<std::vector<SweepCellSummary>> SweepCells(int64_t sweep_row_id);
+  // In position order. Counting reads every unit; whoever reads the outcomes does without, and the
+  // counts are zeros.
+  absl::StatusOr<std::vector<SweepCellSummary>> SweepCells(int64_t sweep_row_id,
+                                                           bool with_counts = true);
 
   // Cells ---------------------------------------------------------------------------------------
 

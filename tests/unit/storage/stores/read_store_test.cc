@@ -89,6 +89,18 @@ TEST_F(ReadStoreTest, CountsOfACellAreThoseWorkedByHand) {
   EXPECT_THAT(reader->GetCell(99), IsError(StatusCode::kNotFound, "cell 99"));
 }
 
+TEST_F(ReadStoreTest, CellsCanBeListedWithoutCountingTheirUnits) {
+  FillBothCells();
+  const auto reader = OpenReader();
+  ASSERT_OK_AND_ASSIGN(const auto counted, reader->SweepCells(sweep_));
+  ASSERT_OK_AND_ASSIGN(const auto cells, reader->SweepCells(sweep_, /*with_counts=*/false));
+  ASSERT_EQ(cells.size(), counted.size());
+  EXPECT_GT(counted[0].cell.counts.num_done, 0);
+  EXPECT_EQ(cells[0].cell.counts.num_done, 0);
+  EXPECT_EQ(cells[0].cell.model.name, counted[0].cell.model.name);
+  EXPECT_EQ(cells[0].cell.benchmark.name, counted[0].cell.benchmark.name);
+}
+
 TEST_F(ReadStoreTest, ASweepThatWantsLessCountsLess) {
   FillBothCells();
   int64_t small = 0;
