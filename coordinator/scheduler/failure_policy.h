@@ -18,7 +18,8 @@ namespace assay::coordinator {
 inline constexpr int32_t kPoisonIncarnations = 2;
 inline constexpr int32_t kPoisonFailuresAlone = 2;
 inline constexpr int32_t kPoisonFailuresOfOneWorker = 3;
-inline constexpr int32_t kJobInfrastructureRetries = 3;
+// With BlockFor between them a fleet of one tries for four minutes: long enough to free a disk.
+inline constexpr int32_t kJobInfrastructureRetries = 8;
 
 // `num_failures_alone` counts failures during which nothing else ran on the slot.
 inline bool IsPoison(int32_t num_distinct_incarnations, int32_t num_failures_alone) {

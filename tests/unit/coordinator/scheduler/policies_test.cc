@@ -162,10 +162,10 @@ TEST(FailurePolicyTest, PoisonIsProvenAloneTwiceOnTwoWorkersOrThreeTimesOnOne) {
   EXPECT_TRUE(IsPoison(1, 3));
 }
 
-TEST(FailurePolicyTest, AJobsOwnErrorIsFinalAndTheMachinesIsRetriedThreeTimes) {
+TEST(FailurePolicyTest, AJobsOwnErrorIsFinalAndTheMachinesIsRetriedEightTimes) {
   EXPECT_TRUE(GiveUpJob(false, 1));
-  EXPECT_FALSE(GiveUpJob(true, 3));
-  EXPECT_TRUE(GiveUpJob(true, 4));
+  EXPECT_FALSE(GiveUpJob(true, 8));
+  EXPECT_TRUE(GiveUpJob(true, 9));
 }
 
 TEST(FailurePolicyTest, BlocksGrowToFiveMinutes) {
