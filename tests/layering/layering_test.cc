@@ -40,7 +40,7 @@ const std::map<std::string, std::set<std::string>>& Allowed() {
       {"engine/kernels", {"base"}},
       // What pages hold and how values are rounded into them is the description's.
       {"engine/kernels/cuda", {"base", "engine/kernels", "engine/quant"}},
-      {"engine/parallel", {"base", "engine/kernels/cuda", "engine/model"}},
+      {"engine/parallel", {"base", "engine/kernels", "engine/model"}},
       {"engine/kv", {"base"}},
       {"engine/sampling", {"base", "engine/kernels"}},
       {"engine/scheduler", {"base", "engine/kv", "engine/sampling"}},

@@ -13,9 +13,7 @@ struct Bf16Vector {
   float values[kBf16VectorSize];
 };
 
-// `p` is 16-byte aligned.
-__device__ inline Bf16Vector LoadVector(const __nv_bfloat16* p) {
-  const uint4 bits = *reinterpret_cast<const uint4*>(p);
+__device__ inline Bf16Vector UnpackVector(const uint4& bits) {
   const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
   Bf16Vector vector;
 #pragma unroll
@@ -24,6 +22,11 @@ __device__ inline Bf16Vector LoadVector(const __nv_bfloat16* p) {
     vector.values[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000u);
   }
   return vector;
+}
+
+// `p` is 16-byte aligned.
+__device__ inline Bf16Vector LoadVector(const __nv_bfloat16* p) {
+  return UnpackVector(*reinterpret_cast<const uint4*>(p));
 }
 
 __device__ inline void StoreVector(const Bf16Vector& vector, __nv_bfloat16* p) {

@@ -1,0 +1,50 @@
+// The device's half of gang_parts.h: a barrier between the blocks of the same number on all GPUs.
+//
+// One write into each peer's memory and a poll of the own: the time of one hop over NVLink. The
+// write is a release and the poll an acquire, at the scope of the system, so what the peers'
+// kernels wrote before is visible behind the barrier.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/kernels/gang_parts.h"
+
+namespace assay::engine::cuda {
+
+inline constexpr uint32_t kPollsPerLookAtAbort = 1024;  // a look goes to the host's memory
+
+__device__ inline void StoreRelease(uint32_t value, uint32_t* p) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
+}
+
+__device__ inline uint32_t LoadAcquire(const uint32_t* p) {
+  uint32_t value;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
+  return value;
+}
+
+// Called by all threads of a block, once per kernel, behind WaitForKernelsBefore(). The grid has at
+// most sync.num_blocks blocks.
+__device__ inline void WaitForPeers(const GangParts& gang) {
+  const PeerSync& sync = gang.sync;
+  if (sync.num_blocks == 0) return;
+  const int block = static_cast<int>(blockIdx.x);
+  const int peer = static_cast<int>(threadIdx.x);
+  uint32_t epoch = 0;
+  if (peer < gang.num_ranks) {
+    epoch = sync.epochs[block] + 1;
+    if (peer != sync.rank) {
+      StoreRelease(epoch, sync.arrived_at[peer] + block);
+      const uint32_t* arrived = sync.arrived + peer * PeerSync::kMaxBlocks + block;
+      uint32_t polls = 0;
+      // Epochs wrap around; a peer is at most one ahead.
+      while (static_cast<int32_t>(LoadAcquire(arrived) - epoch) < 0) {
+        if (++polls % kPollsPerLookAtAbort == 0 && LoadAcquire(sync.aborted) != 0) break;
+      }
+    }
+  }
+  __syncthreads();
+  if (peer == 0) sync.epochs[block] = epoch;
+}
+
+}  // namespace assay::engine::cuda

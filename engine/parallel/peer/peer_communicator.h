@@ -1,0 +1,27 @@
+// A gang whose GPUs read each other's memory, in one process: kernels load the parts where they
+// are, over NVLink, behind a barrier of their own (gang_parts.h). Share launches nothing. Plain
+// peer access: no multicast.
+#pragma once
+
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/parallel/communicator.h"
+
+namespace assay::engine::cuda {
+
+// Whether each of the devices can read the memory of every other.
+bool HavePeerAccess(std::span<const int> devices);
+
+// Of each device's memory.
+int64_t PeerCommunicatorBytes(int size, const std::vector<int64_t>& window_bytes);
+
+// Windows are cleared. FAILED_PRECONDITION naming the devices without peer access. Changes the
+// calling thread's device.
+absl::StatusOr<Communicators> MakePeerCommunicators(std::span<const int> devices,
+                                                    const std::vector<int64_t>& window_bytes);
+
+}  // namespace assay::engine::cuda
