@@ -159,6 +159,7 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
   Table table({{"worker", Align::kLeft, true},
                {"state"},
                {"tokens/s", Align::kRight},
+               {"memory", Align::kRight},
                {"slots"},
                {"units", Align::kRight},
                {"samples", Align::kRight},
@@ -169,6 +170,7 @@ Table WorkerTable(const google::protobuf::RepeatedPtrField<v1::Worker>& workers,
     table.AddRow({worker.worker_id(),
                   {StateName(worker.state()), online ? Colour::kGreen : Colour::kYellow},
                   FormatShort(worker.tokens_per_s()),
+                  MemoryText(worker),
                   SlotsText(worker),
                   FormatCount(worker.num_units()),
                   FormatCount(worker.num_samples()),
@@ -189,6 +191,15 @@ std::string MethodLabel(const v1::QuantMethod& method) {
   std::string label = method.method();
   if (method.pre_bias()) label += " pre-bias";
   return label;
+}
+
+std::string MemoryText(const v1::Worker& worker) {
+  int64_t used = 0;
+  int64_t limit = 0;
+  for (const v1::SlotState& slot : worker.slot_states()) used += slot.memory_used_bytes();
+  for (const v1::Slot& slot : worker.slots()) limit += slot.memory_bytes();
+  if (used == 0) return "-";
+  return limit == 0 ? FormatBytes(used) : FormatBytes(used) + " of " + FormatBytes(limit);
 }
 
 std::string StateName(v1::SweepState state) {

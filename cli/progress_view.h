@@ -24,6 +24,9 @@ struct ViewOptions {
 // "kvquant_star pre-bias": the method as people say it, without its bits.
 std::string MethodLabel(const v1::QuantMethod& method);
 
+// "61.2 GiB of 77.2 GiB": what its slots use, of what they may; "-" when nobody has said.
+std::string MemoryText(const v1::Worker& worker);
+
 // "running", "done", ... of a sweep or a cell.
 std::string StateName(v1::SweepState state);
 std::string StateName(v1::CellStatus::State state);

@@ -53,8 +53,12 @@ std::string UserName() {
 
 // "9 cells, 4,500 units (500 stored already), 6 quantize jobs (2 stored), ~1.02M tokens, ~1m 10s".
 std::string PlanSummary(const v1::Plan& plan) {
-  std::string text =
-      fmt::format("{}, {}", Plural(plan.cells_size(), "cell"), Plural(plan.num_units(), "unit"));
+  std::string text = Plural(plan.cells_size(), "cell");
+  // A sweep has one device, and so its cells one arithmetic; an older coordinator does not say.
+  if (plan.cells_size() > 0 && !plan.cells(0).engine_numerics_version().empty()) {
+    text += " on " + SanitizeLine(plan.cells(0).engine_numerics_version());
+  }
+  text += ", " + Plural(plan.num_units(), "unit");
   if (plan.num_units_cached() > 0) {
     text += fmt::format(" ({} stored already)", FormatCount(plan.num_units_cached()));
   }

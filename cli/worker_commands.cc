@@ -20,9 +20,11 @@ Table WorkerTable(const v1::ListWorkersResponse& workers) {
                {"leases", Align::kRight},
                {"units", Align::kRight},
                {"tokens/s", Align::kRight},
+               {"memory", Align::kRight},
                {"samples", Align::kRight},
                {"last seen"},
                {"version"},
+               {"engine"},
                {"device", Align::kLeft, true}});
   for (const v1::Worker& worker : workers.workers()) {
     const bool online = worker.state() == v1::Worker::STATE_ONLINE;
@@ -32,9 +34,11 @@ Table WorkerTable(const v1::ListWorkersResponse& workers) {
                   FormatCount(worker.num_leases()),
                   FormatCount(worker.num_units()),
                   FormatShort(worker.tokens_per_s()),
+                  MemoryText(worker),
                   FormatCount(worker.num_samples()),
                   FormatTime(worker.last_seen_time_us()),
                   worker.version(),
+                  worker.engine_numerics_version(),
                   worker.device()});
   }
   return table;

@@ -130,6 +130,7 @@ v1::Worker ToProto(const LiveWorker& live, int64_t now_us) {
                                    : v1::Worker::STATE_ONLINE);
   worker.set_version(live.version);
   worker.set_device(live.device);
+  if (!live.slots.empty()) worker.set_engine_numerics_version(live.slots[0].numerics_version);
   for (const SlotInfo& info : live.slots) {
     v1::Slot* slot = worker.add_slots();
     slot->set_index(info.index);

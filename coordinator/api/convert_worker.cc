@@ -164,9 +164,9 @@ HelloCommand FromProto(const v1::Hello& hello) {
   command.hello.device = hello.provenance().device();
   for (const v1::Slot& slot : hello.slots()) {
     // 0 says that the worker does not count gangs.
-    command.hello.slots.push_back({slot.index(), std::max(slot.tensor_parallel_size(), 1),
-                                   slot.memory_bytes(), slot.device(),
-                                   hello.provenance().backend() == "cpu"});
+    command.hello.slots.push_back(
+        {slot.index(), std::max(slot.tensor_parallel_size(), 1), slot.memory_bytes(), slot.device(),
+         hello.provenance().backend() == "cpu", hello.provenance().engine_numerics_version()});
   }
   command.protocol_revision = hello.protocol_revision();
   const v1::Provenance& provenance = hello.provenance();

@@ -35,12 +35,12 @@ void WarnOfSlots(const ApiContext& api, const PlannedSweep& sweep, v1::Plan* pla
   for (const PlannedCell& cell : sweep.cells) {
     const std::string reason =
         WhyNoSlotFits({cell.cell.tensor_parallel_size, cell.cell.memory_need_bytes,
-                       cell.cell.cpu_memory_need_bytes},
+                       cell.cell.cpu_memory_need_bytes, cell.cell.engine_numerics_version},
                       shapes);
     if (!reason.empty()) ++num_cells[reason];
   }
   for (const auto& [reason, count] : num_cells) {
-    plan->add_warnings(fmt::format("{} of {} cells will wait for a larger worker: each {}", count,
+    plan->add_warnings(fmt::format("{} of {} cells will wait for another worker: each {}", count,
                                    sweep.cells.size(), reason));
   }
 }
@@ -101,6 +101,7 @@ absl::StatusOr<MadePlan> MakePlan(const ApiContext& api, storage::ReadStore& sto
     added->set_expected_tokens(cell.expected_tokens);
     added->set_tensor_parallel_size(cell.cell.tensor_parallel_size);
     added->set_memory_need_bytes(cell.cell.memory_need_bytes);
+    added->set_engine_numerics_version(cell.cell.engine_numerics_version);
     const int64_t num_units = int64_t{cell.num_items} * cell.num_repeats;
     plan.set_num_units(plan.num_units() + num_units);
     plan.set_num_units_cached(plan.num_units_cached() + num_cached);

@@ -36,6 +36,7 @@ CellSpec SpecOf(const CellContext& context) {
   spec.benchmark_id = context.cell.benchmark_id;
   spec.num_items = context.benchmark.num_items;
   spec.max_tokens = context.cell.sampling.max_tokens;
+  spec.numerics_version = context.cell.engine_numerics_version;
   spec.memory_need_bytes = context.cell.memory_need_bytes;
   spec.cpu_memory_need_bytes = context.cell.cpu_memory_need_bytes;
   spec.artifact_need_bytes = context.artifact ? context.artifact->memory_need_bytes : 0;

@@ -119,6 +119,7 @@ class Planner {
         }
       }
       dimensions_.push_back(Dimensions(model, record.name));
+      CheckGang(model, dimensions_.back());
       plan_.models.push_back(std::move(record));
     }
   }
@@ -132,6 +133,15 @@ class Planner {
                                          spec_.At(model.where), model.name,
                                          Message(dimensions.status())));
     return std::nullopt;
+  }
+
+  // Each GPU of a gang computes whole heads.
+  void CheckGang(const ModelSpec& model, const std::optional<ModelDimensions>& dimensions) {
+    if (!dimensions || dimensions->num_heads % model.tensor_parallel_size == 0) return;
+    AddError(model.where,
+             InvalidArgument("model '{}': its {} attention heads do not divide over "
+                             "tensor_parallel_size {}",
+                             model.name, dimensions->num_heads, model.tensor_parallel_size));
   }
 
   void ResolveBenchmarks() {
@@ -290,7 +300,9 @@ class Planner {
     cell.cell.method = method;
     cell.cell.sampling = spec_.sampling;
     cell.cell.tensor_parallel_size = spec_.models[model].tensor_parallel_size;
-    cell.cell.engine_numerics_version = context_.engine_numerics_version;
+    cell.cell.engine_numerics_version = spec_.device == Device::kCuda
+                                            ? context_.cuda_numerics_version
+                                            : context_.cpu_numerics_version;
     if (dimensions_[model]) {
       cell.cell.memory_need_bytes = MemoryNeedBytes(*dimensions_[model], cell.cell);
       cell.cell.cpu_memory_need_bytes = CpuMemoryNeedBytes(*dimensions_[model], cell.cell);
@@ -298,7 +310,7 @@ class Planner {
     cell.cell.key = CellKey(
         plan_.models[model].content_hash,
         artifact_index < 0 ? "" : plan_.artifacts[static_cast<size_t>(artifact_index)].key, record,
-        spec_.sampling, cell.cell.tensor_parallel_size, context_.engine_numerics_version);
+        spec_.sampling, cell.cell.tensor_parallel_size, cell.cell.engine_numerics_version);
     if (!cell_keys_.insert(cell.cell.key).second) {
       return InvalidArgument("{}{} {} of model {} on {} is in the sweep twice", where, method.label,
                              method.bits, spec_.models[model].name, benchmark.name);

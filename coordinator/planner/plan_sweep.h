@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/model_files.h"
+#include "base/numerics_version.h"
 #include "coordinator/planner/benchmark_file.h"
 #include "coordinator/planner/calibration_file.h"
 #include "coordinator/planner/memory_need.h"
@@ -43,7 +44,9 @@ struct PlannerContext {
   // warns and the model's needs are not known.
   std::function<absl::StatusOr<ModelDimensions>(const std::string& model)> model_dimensions;
 
-  std::string engine_numerics_version = "cpu-2";
+  // Of the engine on each device that a sweep may name.
+  std::string cpu_numerics_version = kCpuNumericsVersion;
+  std::string cuda_numerics_version = kCudaNumericsVersion;
   std::string quantizer_version = "quant-1";
 };
 

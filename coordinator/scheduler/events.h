@@ -38,6 +38,10 @@ struct CellSpec {
   int64_t memory_need_bytes = 0;
   int64_t cpu_memory_need_bytes = 0;
   int64_t artifact_need_bytes = 0;
+  std::string numerics_version;  // of the engine that its samples must come from
+  SlotNeed need() const {
+    return {load.tensor_parallel_size, memory_need_bytes, cpu_memory_need_bytes, numerics_version};
+  }
 };
 
 struct SweepPlace {
@@ -58,8 +62,8 @@ struct JobSpec {
   int64_t job_id = 0;
   LoadId load;  // of the artifact that it makes
   int64_t memory_need_bytes = 0;
-  // On a CPU a quantizer's memory is not limited.
-  SlotNeed need() const { return {load.tensor_parallel_size, memory_need_bytes, 0}; }
+  // On a CPU a quantizer's memory is not limited. It computes alike wherever it runs.
+  SlotNeed need() const { return {load.tensor_parallel_size, memory_need_bytes, 0, {}}; }
 };
 
 struct SlotInfo {
@@ -68,7 +72,8 @@ struct SlotInfo {
   int64_t memory_bytes = 0;  // over all GPUs of the gang; 0: not limited
   std::string device;
   bool is_cpu = false;
-  SlotShape shape() const { return {tensor_parallel_size, memory_bytes, is_cpu}; }
+  std::string numerics_version;  // of its runners; empty: not known
+  SlotShape shape() const { return {tensor_parallel_size, memory_bytes, is_cpu, numerics_version}; }
 };
 
 enum class SlotPhase : int8_t { kUnknown, kIdle, kLoading, kRunning, kQuantizing, kRestarting };

@@ -1,6 +1,7 @@
 #include "coordinator/scheduler/slot_policy.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -30,10 +31,15 @@ std::string Describe(int32_t num_gpus, int64_t bytes, bool with_gpus, Round roun
   return with_gpus ? fmt::format("{} of {}", gpus, memory) : memory;
 }
 
+bool SameNumerics(const SlotNeed& need, const SlotShape& slot) {
+  return need.numerics_version.empty() || slot.numerics_version.empty() ||
+         need.numerics_version == slot.numerics_version;
+}
+
 }  // namespace
 
 bool Fits(const SlotNeed& need, const SlotShape& slot) {
-  return need.tensor_parallel_size == slot.tensor_parallel_size &&
+  return SameNumerics(need, slot) && need.tensor_parallel_size == slot.tensor_parallel_size &&
          (slot.memory_bytes == 0 || need.BytesOn(slot) <= slot.memory_bytes);
 }
 
@@ -42,9 +48,16 @@ std::string WhyNoSlotFits(const SlotNeed& need, const std::set<SlotShape>& slots
   if (std::ranges::any_of(slots, [&](const SlotShape& slot) { return Fits(need, slot); })) {
     return {};
   }
+  std::set<std::string> offered;
+  for (const SlotShape& slot : slots) offered.insert(slot.numerics_version);
+  if (std::ranges::none_of(slots, [&](const SlotShape& s) { return SameNumerics(need, s); })) {
+    return fmt::format("needs a slot with {}; workers offer {}", need.numerics_version,
+                       fmt::join(offered, ", "));
+  }
   // The most telling comparison is with a gang of the right size; without one, with the largest.
   const auto largest = std::ranges::max_element(slots, {}, [&](const SlotShape& slot) {
-    return std::tuple(slot.tensor_parallel_size == need.tensor_parallel_size,
+    return std::tuple(SameNumerics(need, slot),
+                      slot.tensor_parallel_size == need.tensor_parallel_size,
                       slot.tensor_parallel_size, slot.memory_bytes);
   });
   // Between slots of one only the memory matters, and a CPU slot has no GPU to speak of.

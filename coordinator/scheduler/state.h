@@ -39,9 +39,7 @@ struct CellState {
     return spec.artifact == ArtifactStatus::kNone || spec.artifact == ArtifactStatus::kReady;
   }
   bool failed() const { return spec.artifact == ArtifactStatus::kFailed; }
-  SlotNeed need() const {
-    return {spec.load.tensor_parallel_size, spec.memory_need_bytes, spec.cpu_memory_need_bytes};
-  }
+  SlotNeed need() const { return spec.need(); }
 };
 
 // A cell's place in a sweep.

@@ -139,7 +139,8 @@ void PrintSampling(const SweepSpec& spec, std::string* yaml) {
 std::string PrintSweepSpec(const SweepSpec& spec) {
   std::string yaml = fmt::format("name: {}\n", Quoted(spec.name));
   if (!spec.owner.empty()) yaml += fmt::format("owner: {}\n", Quoted(spec.owner));
-  yaml += fmt::format("priority: {}\nbaseline: {}\n", spec.priority, spec.baseline);
+  yaml += fmt::format("priority: {}\nbaseline: {}\ndevice: {}\n", spec.priority, spec.baseline,
+                      spec.device == Device::kCuda ? "cuda" : "cpu");
 
   yaml += "models:\n";
   for (const ModelSpec& model : spec.models) {

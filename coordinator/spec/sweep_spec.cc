@@ -43,6 +43,7 @@ class SpecParser {
     spec_.owner = sweep->String("owner");
     spec_.priority = static_cast<int32_t>(sweep->Integer("priority", spec_.priority, 0, 100));
     spec_.baseline = sweep->Bool("baseline", spec_.baseline);
+    spec_.device = ReadDevice(sweep);
 
     spec_.benchmarks = ReadBenchmarks(sweep, &errors_);
     sweep->Require("models");
@@ -61,6 +62,16 @@ class SpecParser {
     sweep->RefuseUnknownKeys();
   }
 
+  Device ReadDevice(MappingReader* sweep) {
+    const std::string device = sweep->String("device", "cpu");
+    if (device == "cuda") return Device::kCuda;
+    if (device != "cpu") {
+      errors_.Add(sweep->Find("device")->where, "device of sweep '{}': must be cpu or cuda",
+                  device.substr(0, 80));
+    }
+    return Device::kCpu;
+  }
+
   void ReadModel(const YamlNode& node) {
     ModelSpec model;
     model.where = node.where;
@@ -72,9 +83,9 @@ class SpecParser {
       model.path = ReadPath(&reader, "model", &errors_);
       model.tensor_parallel_size =
           static_cast<int32_t>(reader.Integer("tensor_parallel_size", 1, 1, 64));
-      if (model.tensor_parallel_size != 1) {
+      if (model.tensor_parallel_size != 1 && spec_.device == Device::kCpu) {
         errors_.Add(reader.Find("tensor_parallel_size")->where,
-                    "tensor_parallel_size {} is not in this version; use 1",
+                    "tensor_parallel_size {} needs GPUs: add 'device: cuda' to the sweep, or use 1",
                     model.tensor_parallel_size);
       }
       model.benchmarks = ReadBenchmarks(&reader, &errors_);

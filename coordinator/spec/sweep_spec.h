@@ -29,6 +29,9 @@ struct SpecPosition {
   int column = 0;
 };
 
+// Where cells run. The two compute with different arithmetic, so a cell belongs to one of them.
+enum class Device : int8_t { kCpu, kCuda };
+
 // A benchmark as asked for, defaults filled in.
 struct BenchmarkSpec {
   std::string name;       // canonical: "math500", also when the file says "math-500"
@@ -43,8 +46,8 @@ struct BenchmarkSpec {
 
 struct ModelSpec {
   std::string name;
-  std::string path;  // what is looked up under the model roots; empty: the name
-  int32_t tensor_parallel_size = 1;
+  std::string path;                  // what is looked up under the model roots; empty: the name
+  int32_t tensor_parallel_size = 1;  // GPUs that hold it together
   std::vector<BenchmarkSpec> benchmarks;  // instead of the sweep's; empty: the sweep's
   SpecPosition where;
 };
@@ -81,6 +84,7 @@ struct SweepSpec {
   std::string owner;
   int32_t priority = 50;  // 0..100, more is sooner
   bool baseline = true;   // run bf16 wherever a method runs
+  Device device = Device::kCpu;
   std::vector<ModelSpec> models;
   std::vector<MethodEntry> methods;
   std::vector<BenchmarkSpec> benchmarks;

@@ -131,6 +131,7 @@ class CommandsTest : public ::testing::Test {
     fake_.plan.set_expected_duration_us(72'000'000);
     fake_.plan.add_warnings("careful\x1b[2J");
     v1::PlannedCell* planned = fake_.plan.add_cells();
+    planned->set_engine_numerics_version("cpu-2");
     planned->set_model("tiny");
     planned->mutable_method()->set_method("rtn");
     planned->mutable_method()->set_bits("4-16-16");
@@ -173,7 +174,7 @@ TEST_F(CommandsTest, PlanSaysCellsUnitsCacheHitsTokensAndTime) {
       "-----  ------  -------  ---------  -----  -------  -----  ------  --------  ------\n"
       "tiny   rtn     4-16-16  arith500     100        1    100      25  to make   ~7.50k\n"
       "\n"
-      "demo: 1 cell, 100 units (25 stored already), 1 quantize job, ~7.50k tokens, ~1m 12s\n");
+      "demo: 1 cell on cpu-2, 100 units (25 stored already), 1 quantize job, ~7.50k tokens, ~1m 12s\n");
   EXPECT_EQ(plan.err, "warning: careful\\x1b[2J\n");
   EXPECT_EQ(Json::parse(Assay({"sweep", "plan", "-", "--json"}, "x").out)["num_units"], 100);
 }
@@ -454,6 +455,22 @@ TEST_F(CommandsTest, TheFleetIsALineInAPipe) {
   EXPECT_EQ(Assay({"worker", "ls", "-q"}).out, "w1\n");
   EXPECT_EQ(Assay({"worker", "drain", "w1"}).out, "w1\n");
   EXPECT_EQ(JsonLines(Assay({"worker", "ls", "--json"}).out)[0]["state"], "online");
+}
+
+TEST_F(CommandsTest, WorkersAreListedWithTheirMemoryAndTheirArithmetic) {
+  v1::Worker* worker = fake_.fleet.add_workers();
+  worker->set_worker_id("w1");
+  worker->set_state(v1::Worker::STATE_ONLINE);
+  worker->set_device("NVIDIA H100 80GB HBM3");
+  worker->set_engine_numerics_version("cuda-1");
+  for (int gpu = 0; gpu < 2; ++gpu) {
+    worker->add_slots()->set_memory_bytes(int64_t{78} << 30);
+    worker->add_slot_states()->set_memory_used_bytes(int64_t{30} << 30);
+  }
+  const std::string table = Assay({"worker", "ls"}).out;
+  EXPECT_THAT(table, HasSubstr("60.0 GiB of 156.0 GiB"));
+  EXPECT_THAT(table, HasSubstr("cuda-1"));
+  EXPECT_THAT(table, HasSubstr("NVIDIA H100 80GB HBM3"));
 }
 
 }  // namespace

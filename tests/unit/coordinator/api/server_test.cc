@@ -243,7 +243,7 @@ TEST_F(ServerTest, ACellThatNoSlotHoldsWaitsAndSaysWhy) {
   EXPECT_GT(planned.plan().cells(0).memory_need_bytes(), int64_t{131} << 30);
   EXPECT_EQ(planned.plan().cells(0).tensor_parallel_size(), 1);
   EXPECT_THAT(planned.plan().warnings(),
-              ::testing::Contains("1 of 2 cells will wait for a larger worker: each " + reason));
+              ::testing::Contains("1 of 2 cells will wait for another worker: each " + reason));
 }
 
 TEST_F(ServerTest, WrongHellosAreRefused) {

@@ -225,10 +225,10 @@ TEST_F(KeyTest, SamplingIsInTheCellKeyOnly) {
 
 TEST_F(KeyTest, ModelContentAndVersionsAreInTheKeys) {
   const auto keys = Keys(rtn_);
-  context_.engine_numerics_version = "another-engine";
+  context_.cpu_numerics_version = "another-engine";
   EXPECT_EQ(Keys(rtn_).second, keys.second);
   EXPECT_NE(Keys(rtn_).first, keys.first);
-  context_.engine_numerics_version = "cpu-2";
+  context_.cpu_numerics_version = kCpuNumericsVersion;
   context_.quantizer_version = "quant-2";
   EXPECT_NE(Keys(rtn_).second, keys.second);
   EXPECT_NE(Keys(rtn_).first, keys.first);
@@ -236,6 +236,25 @@ TEST_F(KeyTest, ModelContentAndVersionsAreInTheKeys) {
   EXPECT_EQ(Keys(rtn_), keys);
   hashes_["a"] = "changed";
   EXPECT_NE(Keys(rtn_).second, keys.second);
+}
+
+// Two devices compute with different arithmetic, a quantizer with one.
+TEST_F(KeyTest, EachDeviceHasCellsOfItsOwnAndTheyShareArtifacts) {
+  const auto cpu = Keys(rtn_);
+  const auto cuda = Keys(rtn_, "device: cuda\n");
+  EXPECT_NE(cpu.first, cuda.first);
+  EXPECT_EQ(cpu.second, cuda.second);
+  context_.cuda_numerics_version = "cuda-next";
+  EXPECT_EQ(Keys(rtn_), cpu);
+  EXPECT_NE(Keys(rtn_, "device: cuda\n").first, cuda.first);
+}
+
+TEST_F(KeyTest, ACellSaysWhoseArithmeticItIs) {
+  const std::string sweep = "name: s\nmodels: [a]\nbenchmarks: [gsm8k]\n";
+  ASSERT_OK_AND_ASSIGN(const PlannedSweep cpu, Plan(sweep));
+  EXPECT_EQ(cpu.cells[0].cell.engine_numerics_version, kCpuNumericsVersion);
+  ASSERT_OK_AND_ASSIGN(const PlannedSweep cuda, Plan(sweep + "device: cuda\n"));
+  EXPECT_EQ(cuda.cells[0].cell.engine_numerics_version, kCudaNumericsVersion);
 }
 
 TEST_F(KeyTest, ModelsAreKnownByContentNotByName) {
@@ -254,6 +273,21 @@ TEST_F(PlanSweepTest, TellsOfEverythingThatCannotBeFoundWithPositions) {
   EXPECT_EQ(Message(status),
             "s.yaml:4:3: model 'x': no folder of that name\n"
             "s.yaml:5:3: model 'y': no folder of that name");
+}
+
+TEST_F(PlanSweepTest, RefusesAGangThatWouldSplitAHead) {
+  context_.model_dimensions = [](const std::string&) -> absl::StatusOr<ModelDimensions> {
+    return ModelDimensions{.hidden_size = 3584, .num_layers = 2, .num_heads = 28};
+  };
+  const auto plan = [&](int gpus) {
+    return Plan("name: s\ndevice: cuda\nmodels: [{name: a, tensor_parallel_size: " +
+                std::to_string(gpus) + "}]\nbenchmarks: [gsm8k]\n")
+        .status();
+  };
+  EXPECT_OK(plan(4));
+  EXPECT_EQ(Message(plan(8)),
+            "s.yaml:3:10: model 'a': its 28 attention heads do not divide over "
+            "tensor_parallel_size 8");
 }
 
 TEST_F(PlanSweepTest, RefusesTwoNamesForOneModel) {

@@ -165,6 +165,40 @@ TEST_F(PlacementTest, WithoutAnyWorkerNobodyIsToldOfSlots) {
   EXPECT_EQ(scheduler().WhyNoSlot(1), "no worker takes work now");
 }
 
+// Two cells of one model, which differ in whose arithmetic they belong to.
+TEST_F(PlacementTest, ACudaCellNeverGoesToACpuSlotAndSaysWhatItWaitsFor) {
+  const SlotShape cpu = {1, 0, /*is_cpu=*/true, "cpu-2"};
+  AddCell(1, 500, 0, 1, {1, kGib, kGib, "cuda-1"});
+  AddCell(2, 500, 0, 1, {1, kGib, kGib, "cpu-2"});
+  AddSweep(1, {{1, 1, 500}}, /*priority=*/90);
+  AddSweep(2, {{2, 1, 500}}, /*priority=*/10);
+  Join("cpus", "a", {cpu, cpu});
+  EXPECT_EQ(Running(), (std::set<int64_t>{2}));
+  EXPECT_EQ(scheduler().WhyNoSlot(1), "needs a slot with cuda-1; workers offer cpu-2");
+  ASSERT_EQ(All<CellsWait>().size(), 1u);
+  EXPECT_EQ(All<CellsWait>()[0].cell_id, 1);
+  Join("gpu", "b", {{1, 78 * kGib, /*is_cpu=*/false, "cuda-1"}});
+  EXPECT_EQ(scheduler().WhyNoSlot(1), "");
+  for (const GrantUnits& grant : All<GrantUnits>()) {
+    EXPECT_EQ(grant.cell_id, grant.worker_id == "gpu" ? 1 : 2);
+  }
+  EXPECT_EQ(Running(), (std::set<int64_t>{1, 2}));
+}
+
+// A quantizer computes alike everywhere, so that a cell's artifact need not wait for a GPU.
+TEST_F(PlacementTest, TheArtifactOfACudaCellMayBeMadeByACpuSlot) {
+  AddCell(1, 4, /*artifact_id=*/7, 1, {1, kGib, kGib, "cuda-1"});
+  Play([&](Actions*) { scheduler().AddJob({1, scheduler().cells().at(1).spec.load}); });
+  AddSweep(1, {{1, 1, 4}});
+  Join("cpu", "a", {{1, 0, /*is_cpu=*/true, "cpu-2"}});
+  ASSERT_EQ(All<GrantJob>().size(), 1u);
+  Play([&](Actions* actions) { scheduler().OnJobDone(1, 7, actions); });
+  Beat("cpu");
+  EXPECT_TRUE(Running().empty());
+  Join("gpu", "b", {{1, 0, /*is_cpu=*/false, "cuda-1"}});
+  EXPECT_EQ(Running(), (std::set<int64_t>{1}));
+}
+
 // Calibration runs the unquantized model, which may need more than what comes of it.
 TEST_F(PlacementTest, AJobGoesOnlyToASlotThatHoldsTheUnquantizedModel) {
   CellSpec spec;

@@ -77,6 +77,23 @@ TEST(SlotPolicyTest, AGangIsExactAndMemoryIsOfTheWholeGang) {
   EXPECT_FALSE(Fits(need, {1, 8 * kGib, /*is_cpu=*/true}));
 }
 
+TEST(SlotPolicyTest, ASlotRunsCellsOfItsOwnArithmeticAlone) {
+  const SlotShape cpu = {1, 0, /*is_cpu=*/true, "cpu-2"};
+  const SlotShape gpu = {1, 78 * kGib, /*is_cpu=*/false, "cuda-1"};
+  const SlotNeed cuda_cell = {1, kGib, kGib, "cuda-1"};
+  EXPECT_FALSE(Fits(cuda_cell, cpu));
+  EXPECT_TRUE(Fits(cuda_cell, gpu));
+  EXPECT_FALSE(Fits({1, kGib, kGib, "cpu-2"}, gpu));
+  EXPECT_TRUE(Fits({1, kGib, kGib, ""}, gpu)) << "a job, which is no sample";
+  EXPECT_TRUE(Fits(cuda_cell, {1, 0})) << "its runner refuses what is not its own";
+  EXPECT_EQ(WhyNoSlotFits(cuda_cell, {cpu}), "needs a slot with cuda-1; workers offer cpu-2");
+  EXPECT_EQ(WhyNoSlotFits({1, 0, 0, "cuda-2"}, {cpu, gpu}),
+            "needs a slot with cuda-2; workers offer cpu-2, cuda-1");
+  // The memory of slots that could never take it says nothing.
+  EXPECT_EQ(WhyNoSlotFits({1, 79 * kGib, 0, "cuda-1"}, {{1, 900 * kGib, true, "cpu-2"}, gpu}),
+            "needs 79.0 GiB; the largest slot has 78.0 GiB");
+}
+
 TEST(SlotPolicyTest, TheReasonNamesNeedAndLargestSlot) {
   EXPECT_EQ(WhyNoSlotFits({1, kGib}, {{1, 0}}), "");
   EXPECT_EQ(WhyNoSlotFits({1, kGib}, {}), "no worker takes work now");

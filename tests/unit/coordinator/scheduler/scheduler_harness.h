@@ -23,6 +23,7 @@ class SchedulerHarness {
     spec.cell_id = cell_id;
     spec.load = {model_id, artifact_id, need.tensor_parallel_size};
     spec.memory_need_bytes = need.memory_bytes;
+    spec.numerics_version = need.numerics_version;
     spec.artifact = artifact_id == 0 ? ArtifactStatus::kNone : ArtifactStatus::kMissing;
     spec.benchmark_id = num_items;  // equal benchmarks have equal items
     spec.num_items = num_items;
@@ -47,7 +48,9 @@ class SchedulerHarness {
     for (const SlotShape& shape : shapes) {
       hello.slots.push_back({.index = static_cast<int32_t>(hello.slots.size()),
                              .tensor_parallel_size = shape.tensor_parallel_size,
-                             .memory_bytes = shape.memory_bytes});
+                             .memory_bytes = shape.memory_bytes,
+                             .is_cpu = shape.is_cpu,
+                             .numerics_version = shape.numerics_version});
     }
     Play([&](Actions* actions) { scheduler_.OnHello(hello, now_, actions); });
   }

@@ -104,11 +104,12 @@ name: "all: of it # yes"
 owner: "true"
 priority: 7
 baseline: false
+device: cuda
 models:
   - plain-model
   - name: m2
     path: "/models/with space/and \"quotes\""
-    tensor_parallel_size: 1
+    tensor_parallel_size: 2
     benchmarks:
       - {name: AIME-120, limit: 10, version: 0123abcd}
       - name: own
@@ -160,6 +161,16 @@ TEST(SweepSpecTest, ResolvedSpecMeansTheSame) {
   EXPECT_EQ(again.sampling.seed, INT64_MAX);
   EXPECT_EQ(again.sampling.budget_forcing_json, spec.sampling.budget_forcing_json);
   EXPECT_EQ(again.exclude[1].benchmark, "gsm8k");
+  EXPECT_EQ(again.device, Device::kCuda);
+  EXPECT_EQ(again.models[1].tensor_parallel_size, 2);
+}
+
+TEST(SweepSpecTest, ASweepRunsOnTheCpuUnlessItSaysCuda) {
+  const std::string sweep = "name: s\nmodels: [m]\nbenchmarks: [gsm8k]\n";
+  ASSERT_OK_AND_ASSIGN(const SweepSpec silent, ParseSweepSpec(sweep, "s.yaml"));
+  EXPECT_EQ(silent.device, Device::kCpu);
+  ASSERT_OK_AND_ASSIGN(const SweepSpec cuda, ParseSweepSpec(sweep + "device: cuda\n", "s.yaml"));
+  EXPECT_EQ(cuda.device, Device::kCuda);
 }
 
 TEST(SweepSpecTest, ReportsSeveralErrorsAtOnceInFileOrder) {
@@ -279,7 +290,10 @@ INSTANTIATE_TEST_SUITE_P(
         WrongSpec{"name: s\nmodels: [{path: /m}]\nbenchmarks: [gsm8k]\n",
                   "s.yaml:2:10: missing key 'name' in model"},
         WrongSpec{"name: s\nmodels: [{name: m, tensor_parallel_size: 4}]\nbenchmarks: [gsm8k]\n",
-                  "s.yaml:2:42: tensor_parallel_size 4 is not in this version; use 1"},
+                  "s.yaml:2:42: tensor_parallel_size 4 needs GPUs: add 'device: cuda' to the "
+                  "sweep, or use 1"},
+        WrongSpec{"name: s\nmodels: [m]\nbenchmarks: [gsm8k]\ndevice: gpu\n",
+                  "s.yaml:4:9: device of sweep 'gpu': must be cpu or cuda"},
         WrongSpec{"name: s\nmodels: [[m]]\nbenchmarks: [gsm8k]\n",
                   "model must be a mapping (key: value), not a list"}));
 
