@@ -8,6 +8,7 @@
 
 #include "base/ids.h"
 #include "base/log.h"
+#include "base/numerics_version.h"
 #include "base/status.h"
 #include "base/version.h"
 #include "storage/text/text_codec.h"
@@ -21,8 +22,12 @@ constexpr int kMaxFailuresPerHeartbeat = 256;
 constexpr int kMaxUnitsPerGrant = 4096;
 constexpr absl::Duration kPoll = absl::Milliseconds(20);
 
-v1::Provenance ProvenanceWithoutRunner() {
+// What the agent knows by itself. Runners are of its own build unless somebody mixes builds, and
+// their first word replaces this.
+v1::Provenance ProvenanceWithoutRunner(bool has_gpus) {
   v1::Provenance provenance;
+  provenance.set_backend(has_gpus ? "cuda" : "cpu");
+  provenance.set_engine_numerics_version(has_gpus ? kCudaNumericsVersion : kCpuNumericsVersion);
   provenance.set_git_commit(GitCommit());
   provenance.set_assay_version(Version());
   provenance.set_build_type(BuildType());
@@ -57,9 +62,16 @@ absl::Status Agent::Open() {
           .heartbeat = [this] { return MakeHeartbeat(); },
           .directive = [this](const v1::SyncResponse& response) { OnDirective(response); }});
   graders_ = std::make_unique<GraderPool>(options_.graders);
-  for (int i = 0; i < options_.num_slots; ++i) {
+  const int num_slots =
+      options_.gangs.empty() ? options_.num_slots : static_cast<int>(options_.gangs.size());
+  for (int i = 0; i < num_slots; ++i) {
     Slot::Options slot = options_.slot;
     slot.index = i;
+    if (!options_.gangs.empty()) {
+      const GpuGang& gang = options_.gangs[static_cast<size_t>(i)];
+      slot.runner.device = gang.device();
+      slot.runner.environment.push_back(gang.environment());
+    }
     slots_.push_back(std::make_unique<Slot>(slot, this));
   }
   reporter_ = std::make_unique<Reporter>(
@@ -161,31 +173,50 @@ void Agent::OnChange() {
 
 // The conversation --------------------------------------------------------------------------------
 
+v1::Provenance Agent::MakeProvenance() {
+  v1::Provenance provenance;
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, absl::ToChronoMilliseconds(options_.provenance_wait),
+                      [this] { return provenance_.has_value() || phase_ == Phase::kEnded; });
+    provenance = provenance_.value_or(ProvenanceWithoutRunner(!options_.gangs.empty()));
+  }
+  if (!options_.gangs.empty()) {
+    provenance.set_device(options_.gangs[0].gpus[0].name);  // all are of one kind
+    provenance.set_driver_versions(options_.gpus->driver_versions());
+  }
+  return provenance;
+}
+
 v1::Hello Agent::MakeHello() {
   v1::Hello hello;
   hello.set_worker_id(options_.worker_id);
   hello.set_incarnation(incarnation_);
   hello.set_version(Version());
   hello.set_protocol_revision(kProtocolRevision);
-  {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, absl::ToChronoMilliseconds(options_.provenance_wait),
-                      [this] { return provenance_.has_value() || phase_ == Phase::kEnded; });
-    *hello.mutable_provenance() = provenance_.value_or(ProvenanceWithoutRunner());
-  }
-  for (int i = 0; i < options_.num_slots; ++i) {
+  *hello.mutable_provenance() = MakeProvenance();
+  for (size_t i = 0; i < slots_.size(); ++i) {
     v1::Slot* slot = hello.add_slots();
-    slot->set_index(i);
+    slot->set_index(static_cast<int32_t>(i));
     slot->set_tensor_parallel_size(1);
     slot->set_memory_bytes(options_.slot.memory_bytes);
     slot->set_device(hello.provenance().device());
+    if (options_.gangs.empty()) continue;
+    const GpuGang& gang = options_.gangs[i];
+    slot->set_tensor_parallel_size(static_cast<int32_t>(gang.gpus.size()));
+    slot->set_device(gang.name());
+    if (slot->memory_bytes() == 0) slot->set_memory_bytes(gang.memory_bytes());
   }
   return hello;
 }
 
 v1::Heartbeat Agent::MakeHeartbeat() {
   v1::Heartbeat heartbeat;
-  for (const auto& slot : slots_) *heartbeat.add_slots() = slot->state();
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    v1::SlotState* state = heartbeat.add_slots();
+    *state = slots_[i]->state();
+    if (!options_.gangs.empty()) state->set_memory_used_bytes(MemoryUsed(options_.gangs[i]));
+  }
   heartbeat.set_draining(!TakesWork());
   heartbeat.set_num_spooled_samples(NumUnreported());
   for (v1::LeaseProgress& progress : leases_.Progress()) {
@@ -201,6 +232,16 @@ v1::Heartbeat Agent::MakeHeartbeat() {
     *heartbeat.add_failures() = std::move(failure);
   }
   return heartbeat;
+}
+
+int64_t Agent::MemoryUsed(const GpuGang& gang) const {
+  int64_t sum = 0;
+  for (const Gpu& gpu : gang.gpus) {
+    const absl::StatusOr<int64_t> used = options_.gpus->MemoryUsed(gpu);
+    if (!used.ok()) return 0;
+    sum += *used;
+  }
+  return sum;
 }
 
 // Samples that the coordinator has not answered for, wherever they are.
@@ -264,7 +305,7 @@ void Agent::OnGrant(const v1::Grant& grant) {
   }
   if (!working) {
     refusal = "the worker is stopping";
-  } else if (grant.slot_index() < 0 || grant.slot_index() >= options_.num_slots) {
+  } else if (grant.slot_index() < 0 || grant.slot_index() >= std::ssize(slots_)) {
     refusal = fmt::format("there is no slot {}", grant.slot_index());
   } else if (grant.units_size() > kMaxUnitsPerGrant) {
     refusal = fmt::format("a grant of {} units: at most {}", grant.units_size(), kMaxUnitsPerGrant);

@@ -34,6 +34,8 @@
 #include "worker/agent/coordinator_client.h"
 #include "worker/agent/coordinator_link.h"
 #include "worker/agent/failure_log.h"
+#include "worker/agent/gpu_gangs.h"
+#include "worker/agent/gpu_inventory.h"
 #include "worker/agent/grader_pool.h"
 #include "worker/agent/lease_table.h"
 #include "worker/agent/model_finder.h"
@@ -51,8 +53,10 @@ class Agent final : public SlotHost {
     std::string worker_id;
     std::vector<std::string> model_roots;
     std::string artifacts_dir;
-    int num_slots = 1;
-    Slot::Options slot;  // of each slot, the index aside
+    int num_slots = 1;                         // of a worker without GPUs
+    std::vector<GpuGang> gangs;                // of one with GPUs: a slot each
+    std::shared_ptr<const GpuInventory> gpus;  // with gangs: what their memory is asked of
+    Slot::Options slot;  // of each slot; its index and what its gang says aside
     Spool::Options spool;
     GraderPool::Options graders;
     // Hello tells the engine's version, which the first runner knows: how long to wait for it.
@@ -100,6 +104,7 @@ class Agent final : public SlotHost {
   void OnChange() override;
 
   // Link and reporter.
+  v1::Provenance MakeProvenance();
   v1::Hello MakeHello();
   v1::Heartbeat MakeHeartbeat();
   void OnDirective(const v1::SyncResponse& response);
@@ -111,6 +116,8 @@ class Agent final : public SlotHost {
 
   void SpoolSample(v1::Sample sample);
   int NumUnreported() const;
+  // 0 when a GPU does not answer.
+  int64_t MemoryUsed(const GpuGang& gang) const;
   bool TakesWork() const;
   void CompleteJob(v1::CompleteJobRequest request);
   absl::Status PublishJob(const v1::JobGrant& job, const JobFolders& folders,

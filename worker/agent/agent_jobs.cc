@@ -33,7 +33,7 @@ void Agent::OnJobGrant(const v1::JobGrant& job) {
     const std::lock_guard lock(mutex_);
     working = phase_ == Phase::kWorking;
   }
-  if (working && job.slot_index() >= 0 && job.slot_index() < options_.num_slots) {
+  if (working && job.slot_index() >= 0 && job.slot_index() < std::ssize(slots_)) {
     slots_[static_cast<size_t>(job.slot_index())]->EnqueueJob(job);
     return;
   }

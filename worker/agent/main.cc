@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <thread>
 
 #include "base/exit_codes.h"
 #include "base/file.h"
@@ -20,6 +21,9 @@ namespace assay::worker {
 namespace {
 
 constexpr absl::Duration kSignalPoll = absl::Milliseconds(100);
+constexpr int kLanesOfCpus = 64;
+constexpr int kLanesOfGpus = 256;
+constexpr int kMaxGraders = 4;
 
 std::string Hostname() {
   char name[256] = {};
@@ -61,11 +65,13 @@ struct Flags {
   std::string artifacts;
   std::string spool;
   std::string worker_id = Hostname();
-  int num_slots = 1;
+  int num_slots = 0;  // 0: one, or with GPUs one a gang
+  std::string gpus = "none";
+  std::vector<int> gang_sizes;
   std::string runner = ProgramDirectory() + "/assay-runner";
   std::string grader = ProgramDirectory() + "/assay-grader";
-  int threads_per_slot = 1;
-  int max_num_seqs = 64;
+  int threads_per_slot = 0;  // 0: one, or with GPUs a share of the cores
+  int max_num_seqs = 0;      // 0: 64, or with GPUs 256
   int64_t memory_bytes = 0;
   double stuck_timeout_s = 120;
   double load_timeout_s = 1800;
@@ -86,18 +92,27 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "folder of quantized models; may be shared by all");
   app->add_option("--spool", flags->spool, "folder of samples on their way; one worker's own");
   app->add_option("--worker-id", flags->worker_id, "stable over restarts")->capture_default_str();
-  app->add_option("--slots", flags->num_slots, "runners")
-      ->check(CLI::Range(1, 256))
+  CLI::Option* slots = app->add_option("--slots", flags->num_slots, "runners on a CPU (default 1)")
+                           ->check(CLI::Range(1, 256));
+  app->add_option("--gpus", flags->gpus,
+                  "none: run on the CPU; all; or numbers or UUIDs as of nvidia-smi, as 0,1,2,3")
+      ->excludes(slots)
       ->capture_default_str();
+  app->add_option(
+         "--tensor-parallel-size", flags->gang_sizes,
+         "GPUs that one runner holds a model on (default 1); 4,2 is a gang of four and the "
+         "rest in gangs of two")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 64));
   app->add_option("--runner", flags->runner, "the program assay-runner");
   app->add_option("--grader", flags->grader, "the program assay-grader");
-  app->add_option("--threads-per-slot", flags->threads_per_slot)
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  app->add_option("--threads-per-slot", flags->threads_per_slot,
+                  "threads of an engine on a CPU, and of quantizers (default 1; with GPUs a share "
+                  "of the cores)")
+      ->check(CLI::Range(1, 1024));
   app->add_option("--max-num-seqs", flags->max_num_seqs,
-                  "sequences that a runner generates at once")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str();
+                  "sequences that a runner generates at once (default 64; with GPUs 256)")
+      ->check(CLI::Range(1, 65536));
   app->add_option("--memory-bytes", flags->memory_bytes, "of a runner; 0 is unlimited")
       ->check(CLI::NonNegativeNumber);
   app->add_option("--stuck-timeout", flags->stuck_timeout_s,
@@ -120,6 +135,35 @@ void AddFlags(CLI::App* app, Flags* flags) {
       ->capture_default_str();
 }
 
+// The GPUs that the flags mean, in gangs; says so of those in use by others.
+absl::Status AddGpus(const Flags& flags, Agent::Options* options) {
+  if (flags.gpus == "none") {
+    if (flags.gang_sizes.empty()) return absl::OkStatus();
+    return InvalidArgument("--tensor-parallel-size needs GPUs: add --gpus all");
+  }
+  ASSAY_ASSIGN_OR_RETURN(options->gpus, GpuInventory::Open());
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  ASSAY_ASSIGN_OR_RETURN(
+      const std::vector<Gpu> gpus,
+      SelectGpus(flags.gpus, visible != nullptr ? visible : "", options->gpus->gpus()));
+  ASSAY_ASSIGN_OR_RETURN(options->gangs, FormGangs(gpus, flags.gang_sizes));
+  for (const Gpu& gpu : gpus) {
+    const int64_t used = options->gpus->MemoryUsed(gpu).value_or(0);
+    if (used > gpu.memory_bytes / 20) {
+      spdlog::warn("GPU {}: {} MiB of {} are in use already", gpu.index, used >> 20,
+                   gpu.memory_bytes >> 20);
+    }
+  }
+  if (flags.threads_per_slot == 0) {
+    const auto num_gangs = static_cast<unsigned>(options->gangs.size());
+    options->slot.num_threads =
+        static_cast<int>(std::max(1u, std::thread::hardware_concurrency() / num_gangs));
+  }
+  if (flags.max_num_seqs == 0) options->slot.max_num_seqs = kLanesOfGpus;
+  options->graders.num_graders = kMaxGraders;
+  return absl::OkStatus();
+}
+
 Agent::Options ToOptions(const Flags& flags) {
   const std::string state = StateDirectory(flags.worker_id);
   Agent::Options options;
@@ -128,15 +172,15 @@ Agent::Options ToOptions(const Flags& flags) {
   options.model_roots = flags.models;
   options.artifacts_dir = flags.artifacts.empty() ? state + "/artifacts" : flags.artifacts;
   options.spool.directory = flags.spool.empty() ? state + "/spool" : flags.spool;
-  options.num_slots = flags.num_slots;
-  options.slot.runner = flags.runner;
-  options.slot.num_threads = flags.threads_per_slot;
-  options.slot.max_num_seqs = flags.max_num_seqs;
+  options.num_slots = std::max(flags.num_slots, 1);
+  options.slot.runner.program = flags.runner;
+  options.slot.num_threads = std::max(flags.threads_per_slot, 1);
+  options.slot.max_num_seqs = flags.max_num_seqs > 0 ? flags.max_num_seqs : kLanesOfCpus;
   options.slot.memory_bytes = flags.memory_bytes;
   options.slot.stuck_timeout = ToDuration(flags.stuck_timeout_s);
   options.slot.load_timeout = ToDuration(flags.load_timeout_s);
   options.graders.program = flags.grader;
-  options.graders.num_graders = std::clamp(flags.num_slots, 1, 4);
+  options.graders.num_graders = std::min(options.num_slots, kMaxGraders);
   options.graders.timeout = ToDuration(flags.grader_timeout_s);
   return options;
 }
@@ -207,12 +251,21 @@ int Main(int argc, char** argv) {
   }
   Agent::Options options = ToOptions(flags);
   options.tls = *std::move(tls);
+  if (const absl::Status gpus = AddGpus(flags, &options); !gpus.ok()) {
+    std::cerr << "assay-worker: " << Message(gpus) << "\n";
+    return ExitCode(gpus);
+  }
+  for (size_t i = 0; i < options.gangs.size(); ++i) {
+    spdlog::info("slot {}: {}, {}", i, options.gangs[i].name(), options.gangs[i].environment());
+  }
+  const size_t num_slots =
+      options.gangs.empty() ? static_cast<size_t>(options.num_slots) : options.gangs.size();
   absl::StatusOr<std::unique_ptr<Agent>> agent = Agent::Start(std::move(options));
   if (!agent.ok()) {
     std::cerr << "assay-worker: " << Message(agent.status()) << "\n";
     return ExitCode(agent.status());
   }
-  spdlog::info("worker {} with {} slots, incarnation {}", flags.worker_id, flags.num_slots,
+  spdlog::info("worker {} with {} slots, incarnation {}", flags.worker_id, num_slots,
                (*agent)->incarnation());
   WaitForTheEnd(agent->get(), ToDuration(flags.drain_grace_s));
   const absl::Status status = (*agent)->end_status();

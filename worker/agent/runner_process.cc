@@ -15,13 +15,15 @@ constexpr absl::Duration kSendTimeout = absl::Seconds(10);
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RunnerProcess>> RunnerProcess::Start(const std::string& program,
+absl::StatusOr<std::unique_ptr<RunnerProcess>> RunnerProcess::Start(const Options& options,
                                                                     Handlers handlers) {
-  ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<Subprocess> process,
-                         Subprocess::Start({.argv = {program, "serve"},
-                                            .pipe_stdin = true,
-                                            .pipe_stdout = true,
-                                            .own_process_group = true}));
+  ASSAY_ASSIGN_OR_RETURN(
+      std::unique_ptr<Subprocess> process,
+      Subprocess::Start({.argv = {options.program, "serve", "--device", options.device},
+                         .environment = options.environment,
+                         .pipe_stdin = true,
+                         .pipe_stdout = true,
+                         .own_process_group = true}));
   ASSAY_RETURN_IF_ERROR(SetNonBlocking(process->stdin_fd()));
   return std::unique_ptr<RunnerProcess>(new RunnerProcess(std::move(process), std::move(handlers)));
 }

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "assay/v1/runner.pb.h"
 #include "base/subprocess.h"
@@ -25,7 +26,13 @@ class RunnerProcess {
     std::function<void(absl::Status)> on_end;
   };
 
-  static absl::StatusOr<std::unique_ptr<RunnerProcess>> Start(const std::string& program,
+  struct Options {
+    std::string program;
+    std::string device = "cpu";            // `serve --device`
+    std::vector<std::string> environment;  // "NAME=value", added to the agent's
+  };
+
+  static absl::StatusOr<std::unique_ptr<RunnerProcess>> Start(const Options& options,
                                                               Handlers handlers);
 
   // Kills the process if it still runs.

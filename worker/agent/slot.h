@@ -47,8 +47,8 @@ class Slot {
  public:
   struct Options {
     int index = 0;
-    std::string runner;  // program
-    int num_threads = 1;
+    RunnerProcess::Options runner;
+    int num_threads = 1;       // of the engine on a CPU, and of quantizers anywhere
     int max_num_seqs = 64;     // lanes asked for
     int64_t memory_bytes = 0;  // 0 is unlimited
     absl::Duration stuck_timeout = absl::Seconds(120);

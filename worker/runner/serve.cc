@@ -131,6 +131,8 @@ class RunnerLoop {
     session_.reset();  // the memory of the old model is needed for the new one
     absl::StatusOr<std::unique_ptr<ModelSession>> session = ModelSession::Load(command, device_);
     v1::RunnerEvent event;
+    // The device failed, and with it this process's hold on it: the next one may have better luck.
+    if (session.status().code() == absl::StatusCode::kInternal) return session.status();
     if (!session.ok()) {
       spdlog::error("cannot load {}: {}", command.model_dir(), Message(session.status()));
       v1::LoadFailed* failed = event.mutable_load_failed();

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/numerics_version.h"
 #include "storage/text/text_codec.h"
 #include "tests/testing/local_system.h"
 #include "tests/testing/paths.h"
@@ -57,7 +58,7 @@ class AgentTest : public ::testing::Test {
     options.model_roots = {directory_ / "models"};
     options.artifacts_dir = directory_ / "artifacts";
     options.num_slots = 1;
-    options.slot.runner = BinaryPath("../tests/bin/assay-fake-runner");
+    options.slot.runner.program = BinaryPath("../tests/bin/assay-fake-runner");
     options.slot.max_num_seqs = 4;
     options.slot.first_restart_delay = absl::Milliseconds(1);
     options.slot.longest_restart_delay = absl::Milliseconds(20);
@@ -133,6 +134,43 @@ TEST_F(AgentTest, HelloTellsTheIncarnationTheSlotsAndTheRunnersProvenance) {
   EXPECT_EQ(hello.provenance().device(), "fake");
 }
 
+// Four GPUs of the driver that stands beside the tests, in two gangs.
+TEST_F(AgentTest, GangsAreSlotsOfTheirOwnSizeMemoryAndRunner) {
+  Agent::Options options = Options();
+  absl::StatusOr<std::unique_ptr<GpuInventory>> gpus =
+      GpuInventory::Open(BinaryPath("../tests/bin/fake-driver/libnvidia-ml.so.1"));
+  ASSERT_OK(gpus.status());
+  options.gpus = *std::move(gpus);
+  ASSERT_OK_AND_ASSIGN(options.gangs, FormGangs(options.gpus->gpus(), {3, 1}));
+  StartAgent(options);
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.num_heartbeats > 0; }));
+  const v1::Hello hello = coordinator_->record().hellos.front();
+  EXPECT_EQ(hello.provenance().device(), "NVIDIA H100 80GB HBM3");
+  EXPECT_EQ(hello.provenance().driver_versions(), "driver 580.159.04, CUDA 13.0");
+  ASSERT_EQ(hello.slots_size(), 2);
+  EXPECT_EQ(hello.slots(0).tensor_parallel_size(), 3);
+  EXPECT_EQ(hello.slots(0).memory_bytes(), 3 * (int64_t{78} << 30));
+  EXPECT_EQ(hello.slots(0).device(), "3x NVIDIA H100 80GB HBM3");
+  EXPECT_EQ(hello.slots(1).tensor_parallel_size(), 1);
+  const v1::Heartbeat heartbeat = coordinator_->record().last_heartbeat;
+  ASSERT_EQ(heartbeat.slots_size(), 2);
+  // Each GPU has as many GiB in use as its number.
+  EXPECT_EQ(heartbeat.slots(0).memory_used_bytes(), int64_t{0 + 1 + 2} << 30);
+  EXPECT_EQ(heartbeat.slots(1).memory_used_bytes(), int64_t{3} << 30);
+}
+
+// Before the first runner has spoken, or when none starts: cells must not go astray meanwhile.
+TEST_F(AgentTest, AWorkerKnowsItsArithmeticWithoutARunner) {
+  Agent::Options options = Options();
+  options.slot.runner.program = "/no/such/runner";
+  options.provenance_wait = absl::ZeroDuration();
+  StartAgent(options);
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.num_heartbeats > 0; }));
+  const v1::Provenance provenance = coordinator_->record().hellos.front().provenance();
+  EXPECT_EQ(provenance.backend(), "cpu");
+  EXPECT_EQ(provenance.engine_numerics_version(), kCpuNumericsVersion);
+}
+
 TEST_F(AgentTest, AGrantedUnitComesBackAsAGradedSampleUnderItsLease) {
   StartAgent();
   coordinator_->Send(Lease("lease-1", {"ok 0", "ok 7"}));
@@ -170,6 +208,38 @@ TEST_F(AgentTest, ADeadRunnerFailsWhatItRanAndTheRestIsDoneByTheNext) {
   EXPECT_EQ(failure.epoch(), 3);
   EXPECT_NE(failure.message().find("signal 9"), std::string::npos) << failure.message();
   EXPECT_TRUE(coordinator_->WaitFor(HoldsNothing));
+}
+
+// A CUDA fault ends the runner's process alone; its units say why and go back.
+TEST_F(AgentTest, ADeviceFaultIsTheReasonOfItsUnitsAndTheSlotGoesOn) {
+  StartAgent();
+  coordinator_->Send(Lease("lease-1", {"fault"}));
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.failures.size() == 1; }));
+  EXPECT_NE(coordinator_->record().failures[0].message().find("an illegal memory access"),
+            std::string::npos)
+      << coordinator_->record().failures[0].message();
+  coordinator_->Send(Lease("lease-2", {"ok 1"}, "m", 1));
+  EXPECT_TRUE(coordinator_->WaitFor([](const Record& r) { return HasSample(r, 1); }));
+}
+
+// A large model takes minutes to load and generates nothing meanwhile.
+TEST_F(AgentTest, ARunnerThatLoadsForLongIsNotStuck) {
+  MakeModel("large", "loads_for_long");
+  Agent::Options options = Options();
+  options.slot.stuck_timeout = absl::Milliseconds(300);
+  StartAgent(options);
+  coordinator_->Send(Lease("lease-1", {"ok 0"}, "large"));
+  const auto loading = [](const Record& r) {
+    return r.last_heartbeat.slots_size() == 1 &&
+           r.last_heartbeat.slots(0).phase() == v1::SlotState::PHASE_LOADING;
+  };
+  ASSERT_TRUE(coordinator_->WaitFor(loading));
+  const int64_t before = coordinator_->record().num_heartbeats;
+  EXPECT_TRUE(coordinator_->WaitFor(
+      [&](const Record& r) { return r.num_heartbeats > before + 20 && loading(r); }));
+  fs::remove(fs::path(directory_.path()) / "models/large/loads_for_long");
+  EXPECT_TRUE(coordinator_->WaitFor([](const Record& r) { return HasSample(r, 0); }));
+  EXPECT_TRUE(coordinator_->record().failures.empty());
 }
 
 TEST_F(AgentTest, ARunnerThatSpeaksGarbageIsReplaced) {
@@ -634,7 +704,7 @@ TEST_F(AgentTest, TwoAgentsDoNotShareASpool) {
 
 TEST_F(AgentTest, WithoutARunnerTheSlotSaysSoAndTheAgentLives) {
   Agent::Options options = Options();
-  options.slot.runner = "/no/such/runner";
+  options.slot.runner.program = "/no/such/runner";
   options.provenance_wait = absl::Milliseconds(1);
   StartAgent(options);
   coordinator_->Send(Lease("lease-1", {"ok 0"}));

@@ -5,11 +5,13 @@
 //   "hold"       runs until it is cancelled
 //   "freeze"     stops the process, as a signal or a hung driver would
 //   "die"        kills the process
+//   "fault"      says that its device failed, and ends
 //   "garbage"    writes bytes that are no frame
 //   "huge"       answers with more than a report holds
 //   "refuse"     fails the unit
 //
-// A model folder with a file named "dies_on_load" kills it, one with "cannot_load" fails to load.
+// A model folder with a file named "dies_on_load" kills it, one with "cannot_load" fails to load,
+// and one with "loads_for_long" loads until that file is gone.
 // Started programs append their process id to $FAKE_RUNNER_PIDS when that is set.
 #include <signal.h>
 #include <unistd.h>
@@ -73,6 +75,11 @@ void Run(const v1::RunnerUnit& unit) {
     ::kill(::getpid(), SIGSTOP);
   } else if (text == "die") {
     Die();
+  } else if (text == "fault") {
+    v1::RunnerEvent event;
+    event.mutable_fatal()->set_message("CUDA: an illegal memory access was encountered");
+    Send(event);
+    ::_exit(1);
   } else if (text == "garbage") {
     const std::string garbage = "HTTP/1.1 400 Bad Request\r\n\r\n";
     if (::write(kOut, garbage.data(), garbage.size()) < 0) ::_exit(1);
@@ -89,6 +96,7 @@ void Run(const v1::RunnerUnit& unit) {
 void Load(const v1::LoadModel& load) {
   const std::filesystem::path folder = load.model_dir();
   if (std::filesystem::exists(folder / "dies_on_load")) Die();
+  while (std::filesystem::exists(folder / "loads_for_long")) ::usleep(1000);
   v1::RunnerEvent event;
   if (std::filesystem::exists(folder / "cannot_load")) {
     event.mutable_load_failed()->set_message("tensor x has a wrong shape");
@@ -115,12 +123,19 @@ void Quantize(const v1::QuantizeModel& quantize) {
   Send(event);
 }
 
-int Main() {
+// "fake", or "fake cuda:0,1 of GPU-a,GPU-b".
+std::string DeviceName(const std::string& device) {
+  if (device == "cpu") return "fake";
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return "fake " + device + " of " + (visible != nullptr ? visible : "all");
+}
+
+int Main(const std::string& device) {
   if (const char* pids = std::getenv("FAKE_RUNNER_PIDS"); pids != nullptr) {
     std::ofstream(pids, std::ios::app) << ::getpid() << "\n";
   }
   v1::RunnerEvent started;
-  started.mutable_started()->mutable_provenance()->set_device("fake");
+  started.mutable_started()->mutable_provenance()->set_device(DeviceName(device));
   Send(started);
   int64_t num_tokens = 0;
   v1::RunnerCommand command;
@@ -139,4 +154,5 @@ int Main() {
 }  // namespace
 }  // namespace assay::worker
 
-int main() { return assay::worker::Main(); }
+// serve --device DEVICE, as the agent calls it.
+int main(int argc, char** argv) { return assay::worker::Main(argc > 3 ? argv[3] : "cpu"); }
