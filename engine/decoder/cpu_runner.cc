@@ -42,6 +42,7 @@ CpuRunner::CpuRunner(std::unique_ptr<CpuModel> model, const Options& options, in
       pool_(options.num_threads),
       timer_(options.clock),
       cache_(ShapeOf(model_->config, options.block_size), num_blocks),
+      num_host_blocks_(options.swap_bytes / cache_.shape().block_bytes()),
       attention_(model_->config.num_heads, &cache_, &pool_),
       decoder_(model_.get(), options.round_activations_to_bf16, &pool_, &timer_, &times_),
       samplers_(options.num_threads) {}
@@ -50,7 +51,9 @@ int64_t CpuRunner::memory_bytes() const {
   return model_->memory_bytes() + cache_.num_blocks() * cache_.shape().block_bytes();
 }
 
-absl::StatusOr<std::span<const int32_t>> CpuRunner::Step(std::span<const BatchChunk> batch) {
+absl::Status CpuRunner::Launch(std::span<const BatchChunk> batch) {
+  ASSAY_CHECK(std::ssize(in_flight_) < kMaxInFlight, "{} steps in flight", in_flight_.size());
+  double num_context_tokens = 0;
   rows_.tokens.clear();
   rows_.chunks.clear();
   sampled_rows_.clear();
@@ -60,26 +63,64 @@ absl::StatusOr<std::span<const int32_t>> CpuRunner::Step(std::span<const BatchCh
                             .num_rows = static_cast<int>(chunk.tokens.size()),
                             .first_position = chunk.first_position,
                             .block_table = chunk.block_table});
-    rows_.tokens.insert(rows_.tokens.end(), chunk.tokens.begin(), chunk.tokens.end());
+    if (chunk.previous_draw >= 0) {
+      rows_.tokens.push_back(last_drawn_[static_cast<size_t>(chunk.previous_draw)]);
+    } else {
+      rows_.tokens.insert(rows_.tokens.end(), chunk.tokens.begin(), chunk.tokens.end());
+    }
+    const int64_t context_len = chunk.first_position + std::ssize(chunk.tokens);
+    num_context_tokens += static_cast<double>(context_len);
     if (!chunk.samples) continue;
     sampled_rows_.push_back(rows_.size() - 1);
     sampled_chunks_.push_back(&chunk);
   }
   decoder_.Run(rows_, &cache_, &attention_, nullptr);
+  times_.bytes_read +=
+      static_cast<double>(model_->memory_bytes()) +
+      num_context_tokens * static_cast<double>(cache_.shape().block_bytes()) / block_size();
+  SampleRows(&last_drawn_);
+  in_flight_.push_back(last_drawn_);
+  return absl::OkStatus();
+}
 
+absl::StatusOr<std::span<const int32_t>> CpuRunner::Collect() {
+  ASSAY_CHECK(!in_flight_.empty(), "no step in flight");
+  collected_ = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  return std::span<const int32_t>(collected_);
+}
+
+void CpuRunner::SampleRows(std::vector<int32_t>* drawn) {
   const int num_sampled = static_cast<int>(sampled_rows_.size());
   const int64_t vocab = config().vocab_size;
   logits_.EnsureSize(num_sampled * vocab);
-  sampled_.resize(num_sampled);
+  drawn->resize(num_sampled);
   decoder_.ComputeLogits(sampled_rows_, logits_.data());
   timer_.Start();
   pool_.ParallelFor(num_sampled, [&](int index, int worker) {
     const BatchChunk& chunk = *sampled_chunks_[index];
     const std::span<const float> logits(logits_.data() + index * vocab, vocab);
-    sampled_[index] = samplers_[worker].Sample(logits, chunk.sampling, chunk.output_position);
+    (*drawn)[index] = samplers_[worker].Sample(logits, chunk.sampling, chunk.output_position);
   });
   timer_.Lap(&times_.sampling);
-  return std::span<const int32_t>(sampled_);
+}
+
+absl::Status CpuRunner::CopyToHost(std::span<const BlockCopy> copies) {
+  const int64_t size = cache_.shape().block_bytes() / static_cast<int64_t>(sizeof(float));
+  for (const BlockCopy& copy : copies) {
+    const auto index = static_cast<size_t>(copy.host_block);
+    if (index >= host_blocks_.size()) host_blocks_.resize(index + 1);
+    host_blocks_[index].resize(static_cast<size_t>(size));
+    cache_.CopyBlockTo(copy.block, host_blocks_[index].data());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuRunner::CopyFromHost(std::span<const BlockCopy> copies) {
+  for (const BlockCopy& copy : copies) {
+    cache_.CopyBlockFrom(copy.block, host_blocks_[static_cast<size_t>(copy.host_block)].data());
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<float>> CpuRunner::Forward(std::span<const int32_t> ids,

@@ -143,6 +143,7 @@ absl::Status CudaDecoder::Normalize(const float* weight, bool with_update, int n
 
 absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
   ASSAY_RETURN_IF_ERROR(GatherEmbeddings({.ids = step.ids,
+                                          .drawn = step.drawn,
                                           .table = model_.embedding,
                                           .out = hidden_.data(),
                                           .num_rows = step.rows.num_rows,

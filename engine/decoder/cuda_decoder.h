@@ -48,7 +48,8 @@ class CudaDecoder {
   // All pointers are device memory. The first num_decode_rows rows are single tokens behind their
   // contexts; the others belong to runs of a prompt, which the tiles cover.
   struct Step {
-    const int32_t* ids = nullptr;  // [rows]
+    const int32_t* ids = nullptr;    // [rows]
+    const int32_t* drawn = nullptr;  // what an id of -1 - i stands for; null: no such ids
     StepRows rows;
     int num_decode_rows = 0;
     const PrefillChunk* tiles = nullptr;

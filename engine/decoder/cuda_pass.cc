@@ -7,13 +7,18 @@ namespace assay::engine::cuda {
 namespace {
 
 constexpr int kGraphRows[] = {1,  2,  4,  8,   12,  16,  24,  32,  48,
-                              64, 80, 96, 112, 128, 160, 192, 224, 256};
+                              64, 80, 96, 112, 128, 160, 192, 224, kMaxGraphRows};
 
 }  // namespace
 
 int GraphRowsFor(int num_rows) {
   const auto* found = std::ranges::lower_bound(kGraphRows, num_rows);
   return found == std::end(kGraphRows) ? 0 : *found;
+}
+
+int GraphRowsBelow(int graph_rows) {
+  const auto* found = std::ranges::lower_bound(kGraphRows, graph_rows);
+  return found == std::begin(kGraphRows) ? 0 : *std::prev(found);
 }
 
 void CudaPass::Add(const BatchChunk& chunk, const Limits& limits, int64_t* num_done) {
@@ -25,7 +30,8 @@ void CudaPass::Add(const BatchChunk& chunk, const Limits& limits, int64_t* num_d
   for (; *num_done < num_tokens; ++*num_done) {
     if (num_rows() == limits.max_rows) return;
     const int64_t position = chunk.first_position + *num_done;
-    const Row row = {.id = chunk.tokens[static_cast<size_t>(*num_done)],
+    const Row row = {.id = chunk.previous_draw >= 0 ? -1 - chunk.previous_draw
+                                                    : chunk.tokens[static_cast<size_t>(*num_done)],
                      .position = static_cast<int32_t>(position),
                      .sequence = sequence};
     const bool decodes = position >= chunk.prompt_len;
@@ -48,6 +54,12 @@ void CudaPass::Add(const BatchChunk& chunk, const Limits& limits, int64_t* num_d
       sampled.push_back(
           {.chunk = &chunk, .decodes = decodes, .index = static_cast<int>(index) - 1});
     }
+  }
+}
+
+void CudaPass::SetDrawnIds(std::span<const int32_t> drawn) {
+  for (Row& row : decode_rows) {
+    if (row.id < 0) row.id = drawn[static_cast<size_t>(-1 - row.id)];
   }
 }
 

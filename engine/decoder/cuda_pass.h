@@ -16,6 +16,9 @@ namespace assay::engine::cuda {
 // The number of rows that a decode step of `num_rows` runs as when it is launched as a graph, its
 // last ones idle; 0 when there is no graph of so many.
 int GraphRowsFor(int num_rows);
+// The next smaller number of rows that has a graph; 0: none.
+int GraphRowsBelow(int graph_rows);
+inline constexpr int kMaxGraphRows = 256;
 
 struct CudaPass {
   struct Limits {
@@ -24,7 +27,7 @@ struct CudaPass {
     int max_sequences = 0;
   };
   struct Row {
-    int32_t id = 0;
+    int32_t id = 0;  // -1 - i: the i-th id that the pass before draws
     int32_t position = 0;
     int32_t sequence = 0;
   };
@@ -43,6 +46,8 @@ struct CudaPass {
   // Adds tokens of the chunk, from *num_done on, as far as there is room. The chunk and what it
   // points to outlive the pass.
   void Add(const BatchChunk& chunk, const Limits& limits, int64_t* num_done);
+  // Puts the ids that the step before drew in the place of those that stand for them.
+  void SetDrawnIds(std::span<const int32_t> drawn);
   void Clear();
 
   int num_rows() const { return static_cast<int>(decode_rows.size() + prompt_rows.size()); }

@@ -76,18 +76,31 @@ absl::StatusOr<std::unique_ptr<CudaRank>> CudaRank::Plan(const CudaModelPlan* mo
   return rank;
 }
 
+CudaRank::~CudaRank() {
+  // What is in flight writes to memory that is about to go.
+  if (stream_ != nullptr) (void)cudaStreamSynchronize(stream_.get());
+}
+
+int64_t CudaRank::weight_bytes_read() const {
+  const ModelConfig& whole = model_plan_.shard.whole;
+  const int64_t embedding_bytes = int64_t{whole.vocab_size} * whole.hidden_size * 2;
+  return model_plan_.weight_bytes - (whole.tie_word_embeddings ? 0 : embedding_bytes);
+}
+
 absl::Status CudaRank::Load(int64_t num_blocks) {
   ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
   ASSAY_ASSIGN_OR_RETURN(stream_, MakeStream());
-  ASSAY_ASSIGN_OR_RETURN(pass_start_, MakeEvent());
-  ASSAY_ASSIGN_OR_RETURN(pass_end_, MakeEvent());
   const cudaStream_t stream = stream_.get();
   const int max_sampled = options_.limits.max_sampled;
   ASSAY_ASSIGN_OR_RETURN(model_, LoadCudaModel(model_plan_, stream));
   ASSAY_ASSIGN_OR_RETURN(decoder_, CudaDecoder::Make(&model_, options_.limits, stream));
   ASSAY_ASSIGN_OR_RETURN(inputs_, StepInputs::Make(InputLimits()));
   ASSAY_ASSIGN_OR_RETURN(sampled_ids_, DeviceBuffer<int32_t>::Allocate(max_sampled));
-  ASSAY_ASSIGN_OR_RETURN(sampled_ids_host_, PinnedBuffer<int32_t>::Allocate(max_sampled));
+  for (InFlight& pass : in_flight_) {
+    ASSAY_ASSIGN_OR_RETURN(pass.start, MakeEvent());
+    ASSAY_ASSIGN_OR_RETURN(pass.end, MakeEvent());
+    ASSAY_ASSIGN_OR_RETURN(pass.ids, PinnedBuffer<int32_t>::Allocate(max_sampled));
+  }
   const int64_t cache_bytes = num_blocks * cache_.block_bytes();
   ASSAY_ASSIGN_OR_RETURN(cache_memory_, DeviceBuffer<uint8_t>::Allocate(cache_bytes));
   // Nothing reads what was not written, but a page's idle slots are loaded with the others.
@@ -104,6 +117,7 @@ absl::Status CudaRank::Load(int64_t num_blocks) {
 CudaDecoder::Step CudaRank::DecoderStep(int num_rows, int num_decode_rows, int num_tiles) const {
   const StepInputs::View& inputs = inputs_.device();
   return {.ids = inputs.ids,
+          .drawn = sampled_ids_.data(),
           .rows = {.num_rows = num_rows,
                    .positions = inputs.positions,
                    .sequences = inputs.sequences,
@@ -115,27 +129,52 @@ CudaDecoder::Step CudaRank::DecoderStep(int num_rows, int num_decode_rows, int n
           .cache = cache_};
 }
 
-absl::StatusOr<std::span<const int32_t>> CudaRank::Run(const CudaPass& pass) {
+absl::Status CudaRank::Launch(const CudaPass& pass) {
+  ASSAY_CHECK(num_launched_ - num_collected_ < 2, "two passes are in flight");
   ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
+  ASSAY_RETURN_IF_ERROR(inputs_.Turn());
   for (size_t i = 0; i < pass.block_tables.size(); ++i) {
     inputs_.SetBlockTable(static_cast<int>(i), pass.block_tables[i]);
   }
+  FillRows(pass);
   const int graph_rows = pass.graph_rows();
-  ASSAY_RETURN_IF_ERROR(graph_rows > 0 ? RunAsGraph(pass, graph_rows) : RunEagerly(pass));
-  drawn_.clear();
+  const cudaStream_t stream = stream_.get();
+  InFlight& in_flight = in_flight_[num_launched_ % 2];
+  in_flight.places.clear();
   for (size_t i = 0; i < pass.sampled.size(); ++i) {
-    const size_t place = graph_rows > 0 ? static_cast<size_t>(pass.sampled[i].index) : i;
-    drawn_.push_back(sampled_ids_host_[static_cast<int64_t>(place)]);
+    in_flight.places.push_back(graph_rows > 0 ? pass.sampled[i].index : static_cast<int>(i));
   }
+  ASSAY_RETURN_IF_ERROR(graph_rows > 0 ? RunAsGraph(pass, graph_rows, in_flight.start)
+                                       : RunEagerly(pass, in_flight.start));
+  const int num_ids = graph_rows > 0 ? graph_rows : static_cast<int>(pass.sampled.size());
+  ASSAY_RETURN_IF_ERROR(sampled_ids_.CopyTo(in_flight.ids.first(num_ids), stream));
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(in_flight.end.get(), stream));
+  ++num_launched_;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::span<const int32_t>> CudaRank::Collect() {
+  ASSAY_CHECK(num_collected_ < num_launched_, "no pass is in flight");
+  InFlight& pass = in_flight_[num_collected_++ % 2];
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventSynchronize(pass.end.get()));
+  ASSAY_ASSIGN_OR_RETURN(const float milliseconds, ElapsedMs(pass.start, pass.end));
+  device_time_ += absl::Milliseconds(milliseconds);
+  drawn_.clear();
+  for (const int place : pass.places) drawn_.push_back(pass.ids[place]);
   return std::span<const int32_t>(drawn_);
 }
 
 void CudaRank::FillRows(const CudaPass& pass) {
   const StepInputs::View& inputs = inputs_.host();
+  const std::vector<int>& places_before = in_flight_[(num_launched_ + 1) % 2].places;
+  // An id that the pass before draws is where that pass's sampler puts it.
+  const auto id_of = [&](const CudaPass::Row& row) {
+    return row.id >= 0 ? row.id : -1 - places_before[static_cast<size_t>(-1 - row.id)];
+  };
   int at = 0;
   for (const std::vector<CudaPass::Row>* rows : {&pass.decode_rows, &pass.prompt_rows}) {
     for (const CudaPass::Row& row : *rows) {
-      inputs.ids[at] = row.id;
+      inputs.ids[at] = id_of(row);
       inputs.positions[at] = row.position;
       inputs.sequences[at] = row.sequence;
       ++at;
@@ -143,10 +182,9 @@ void CudaRank::FillRows(const CudaPass& pass) {
   }
 }
 
-absl::Status CudaRank::RunEagerly(const CudaPass& pass) {
+absl::Status CudaRank::RunEagerly(const CudaPass& pass, const Event& start) {
   const StepInputs::View& inputs = inputs_.host();
   const int num_decode_rows = static_cast<int>(pass.decode_rows.size());
-  FillRows(pass);
   std::vector<PrefillChunk> runs = pass.prompt_runs;
   for (PrefillChunk& run : runs) run.first_row += num_decode_rows;
   const std::vector<PrefillChunk> tiles =
@@ -161,35 +199,17 @@ absl::Status CudaRank::RunEagerly(const CudaPass& pass) {
     inputs.sampling[i] = SamplingOf(*sampled.chunk);
   }
   const cudaStream_t stream = stream_.get();
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(pass_start_.get(), stream));
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(start.get(), stream));
   ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
   ASSAY_RETURN_IF_ERROR(decoder_->Run(
       DecoderStep(pass.num_rows(), num_decode_rows, static_cast<int>(tiles.size())), stream));
-  if (num_sampled > 0) {
-    const StepInputs::View& device = inputs_.device();
-    ASSAY_RETURN_IF_ERROR(decoder_->ComputeLogits(device.sampled_rows, num_sampled, stream));
-    ASSAY_RETURN_IF_ERROR(
-        decoder_->SampleIds(device.sampling, sampled_ids_.data(), num_sampled, stream));
-    ASSAY_RETURN_IF_ERROR(FetchIds(num_sampled));
-  }
-  return FinishPass();
+  if (num_sampled == 0) return absl::OkStatus();
+  const StepInputs::View& device = inputs_.device();
+  ASSAY_RETURN_IF_ERROR(decoder_->ComputeLogits(device.sampled_rows, num_sampled, stream));
+  return decoder_->SampleIds(device.sampling, sampled_ids_.data(), num_sampled, stream);
 }
 
-absl::Status CudaRank::FinishPass() {
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(pass_end_.get(), stream_.get()));
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_.get()));
-  ASSAY_ASSIGN_OR_RETURN(const float milliseconds, ElapsedMs(pass_start_, pass_end_));
-  device_time_ += absl::Milliseconds(milliseconds);
-  return absl::OkStatus();
-}
-
-absl::Status CudaRank::FetchIds(int count) {
-  return sampled_ids_.CopyTo(sampled_ids_host_.first(count), stream_.get());
-}
-
-absl::Status CudaRank::RunAsGraph(const CudaPass& pass, int graph_rows) {
-  ASSAY_ASSIGN_OR_RETURN(const cudaGraphExec_t graph, GraphFor(graph_rows));
-  FillRows(pass);
+absl::Status CudaRank::RunAsGraph(const CudaPass& pass, int graph_rows, const Event& start) {
   const StepInputs::View& inputs = inputs_.host();
   const int num_rows = pass.num_rows();
   for (int row = num_rows; row < graph_rows; ++row) {
@@ -201,10 +221,9 @@ absl::Status CudaRank::RunAsGraph(const CudaPass& pass, int graph_rows) {
     inputs.sampling[sampled.index] = SamplingOf(*sampled.chunk);
   }
   const cudaStream_t stream = stream_.get();
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(pass_start_.get(), stream));
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(start.get(), stream));
   ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaGraphLaunch(graph, stream));
-  return FinishPass();
+  return CudaStatus(cudaGraphLaunch(graphs_.at(graph_rows).get(), stream), "cudaGraphLaunch");
 }
 
 absl::Status CudaRank::LaunchDecode(int graph_rows) {
@@ -214,25 +233,36 @@ absl::Status CudaRank::LaunchDecode(int graph_rows) {
   step.rows.sequences = nullptr;  // row i has block table i
   ASSAY_RETURN_IF_ERROR(decoder_->Run(step, stream));
   ASSAY_RETURN_IF_ERROR(decoder_->ComputeLogits(nullptr, graph_rows, stream));
-  ASSAY_RETURN_IF_ERROR(
-      decoder_->SampleIds(device.sampling, sampled_ids_.data(), graph_rows, stream));
-  return FetchIds(graph_rows);
+  return decoder_->SampleIds(device.sampling, sampled_ids_.data(), graph_rows, stream);
 }
 
-absl::StatusOr<cudaGraphExec_t> CudaRank::GraphFor(int graph_rows) {
-  const auto found = graphs_.find(graph_rows);
-  if (found != graphs_.end()) return found->second.get();
-  // Once outside of a graph, on idle rows: kernels are loaded at their first launch, which a
-  // capture does not allow.
-  std::fill_n(inputs_.host().positions, graph_rows, -1);
-  std::fill_n(inputs_.host().ids, graph_rows, 0);
-  std::fill_n(inputs_.host().sampling, graph_rows, RowSampling{});
-  ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream_.get()));
-  ASSAY_RETURN_IF_ERROR(LaunchDecode(graph_rows));
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_.get()));
-  ASSAY_ASSIGN_OR_RETURN(Graph graph,
-                         CaptureGraph(stream_.get(), [&] { return LaunchDecode(graph_rows); }));
-  return graphs_.emplace(graph_rows, std::move(graph)).first->second.get();
+absl::Status CudaRank::CaptureGraphs() {
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
+  const cudaStream_t stream = stream_.get();
+  size_t free_before = 0, free_after = 0, total = 0;
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free_before, &total));
+  // A step of max_num_seqs rows or fewer runs as one of these. The largest first: it needs most.
+  for (int rows = GraphRowsFor(std::min(options_.max_num_seqs, kMaxGraphRows)); rows > 0;
+       rows = GraphRowsBelow(rows)) {
+    // Once outside of a graph, on idle rows: kernels are loaded at their first launch, which a
+    // capture does not allow.
+    std::fill_n(inputs_.host().positions, rows, -1);
+    std::fill_n(inputs_.host().ids, rows, 0);
+    std::fill_n(inputs_.host().sampling, rows, RowSampling{});
+    ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
+    ASSAY_RETURN_IF_ERROR(LaunchDecode(rows));
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
+    ASSAY_ASSIGN_OR_RETURN(Graph graph, CaptureGraph(stream, [&] { return LaunchDecode(rows); }));
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaGraphUpload(graph.get(), stream));
+    graphs_.emplace(rows, std::move(graph));
+  }
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free_after, &total));
+  LogWith(spdlog::level::info, {},
+          fmt::format("cuda:{}: {} graphs and their kernels take {:.1f} MiB of the reserve",
+                      options_.device, graphs_.size(),
+                      static_cast<double>(free_before - free_after) / (1 << 20)));
+  return absl::OkStatus();
 }
 
 absl::Status CudaRank::FillCacheRandomly() {

@@ -48,33 +48,53 @@ class CudaRank {
   // Loads the weights and takes a cache of `num_blocks`, at most the plan's.
   absl::Status Load(int64_t num_blocks);
 
+  // Captures the decode steps of every number of rows that may come. Behind Load; the ranks of a
+  // gang do it together.
+  absl::Status CaptureGraphs();
+
   int64_t num_blocks() const { return cache_.num_blocks; }
   int64_t memory_bytes() const { return memory_bytes_; }
+  int64_t block_bytes() const { return cache_.block_bytes(); }
+  // Of the weights that a pass reads: all but an embedding table that is no head.
+  int64_t weight_bytes_read() const;
   CudaPass::Limits pass_limits() const;
 
-  // Computes the pass and waits for it: the drawn ids in the order of pass.sampled, valid until the
-  // next call.
-  absl::StatusOr<std::span<const int32_t>> Run(const CudaPass& pass);
+  ~CudaRank();
 
-  // logits [ids, vocab_size] of a sequence outside the cache; the ids are in the vocabulary.
+  // Begins a pass behind those launched before, of which one may be in flight. The pass is not
+  // needed when this returns. Ids that the pass before drew, or is about to, are read where they
+  // are on the device.
+  absl::Status Launch(const CudaPass& pass);
+
+  // Waits for the oldest pass in flight: the drawn ids in the order of its `sampled`, valid until
+  // the next call.
+  absl::StatusOr<std::span<const int32_t>> Collect();
+
+  // logits [ids, vocab_size] of a sequence outside the cache, with nothing in flight; the ids are
+  // in the vocabulary.
   absl::Status Forward(std::span<const int32_t> ids, std::span<float> logits);
 
-  // Of all passes, by the device's clock.
+  // Of all collected passes, by the device's clock.
   absl::Duration device_time() const { return device_time_; }
 
  private:
+  // A launched pass: where its ids arrive, and when.
+  struct InFlight {
+    Event start;
+    Event end;
+    PinnedBuffer<int32_t> ids;
+    std::vector<int> places;  // of the draws among the ids
+  };
+
   CudaRank(const CudaModelPlan* model_plan, const Options& options)
       : model_plan_(*model_plan), options_(options) {}
 
-  absl::Status RunEagerly(const CudaPass& pass);
-  absl::Status RunAsGraph(const CudaPass& pass, int graph_rows);
-  absl::StatusOr<cudaGraphExec_t> GraphFor(int graph_rows);
+  // Launch's part between the two events, of which it records the first.
+  absl::Status RunEagerly(const CudaPass& pass, const Event& start);
+  absl::Status RunAsGraph(const CudaPass& pass, int graph_rows, const Event& start);
   // One decode step of graph_rows rows with all inputs where the step inputs are.
   absl::Status LaunchDecode(int graph_rows);
   void FillRows(const CudaPass& pass);
-  absl::Status FetchIds(int count);
-  // Waits for what was launched since the start event, and adds its time.
-  absl::Status FinishPass();
   // Keys and values of random projections in every slot of the cache.
   absl::Status FillCacheRandomly();
 
@@ -86,15 +106,15 @@ class CudaRank {
   const Options options_;
   MemoryPlan memory_plan_;
   Stream stream_;
-  Event pass_start_;
-  Event pass_end_;
   CudaModel model_;
   std::unique_ptr<CudaDecoder> decoder_;
   StepInputs inputs_;
   DeviceBuffer<uint8_t> cache_memory_;
   KvCache cache_;
   DeviceBuffer<int32_t> sampled_ids_;  // [max_sampled]
-  PinnedBuffer<int32_t> sampled_ids_host_;
+  InFlight in_flight_[2];              // the pass launched n-th is in n % 2
+  int64_t num_launched_ = 0;
+  int64_t num_collected_ = 0;
   std::vector<int32_t> drawn_;
   int64_t memory_bytes_ = 0;
   absl::Duration device_time_;

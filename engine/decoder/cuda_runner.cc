@@ -1,6 +1,7 @@
 #include "engine/decoder/cuda_runner.h"
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "base/status.h"
@@ -13,7 +14,9 @@ namespace {
 
 using namespace cuda;  // NOLINT: this file is the backend's door
 
-// Cuts steps into passes and has its rank run them.
+// Cuts steps into passes and has its rank run them. A step is one pass as a rule, and then two may
+// be in flight; one of several passes (more rows or sequences than a pass takes) is run alone, its
+// ids going through the host.
 class CudaRunner final : public ModelRunner {
  public:
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Load(const std::string& model_dir,
@@ -23,7 +26,11 @@ class CudaRunner final : public ModelRunner {
   int64_t num_blocks() const override { return rank_->num_blocks(); }
   int block_size() const override { return kKvPageTokens; }
   int64_t memory_bytes() const override { return rank_->memory_bytes(); }
-  absl::StatusOr<std::span<const int32_t>> Step(std::span<const BatchChunk> batch) override;
+  int64_t num_host_blocks() const override { return 0; }
+  absl::Status Launch(std::span<const BatchChunk> batch) override;
+  absl::StatusOr<std::span<const int32_t>> Collect() override;
+  absl::Status CopyToHost(std::span<const BlockCopy>) override { return absl::OkStatus(); }
+  absl::Status CopyFromHost(std::span<const BlockCopy>) override { return absl::OkStatus(); }
   absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
                                              ForwardObserver* observer) override;
   const RunnerTimes& times() const override { return times_; }
@@ -31,15 +38,30 @@ class CudaRunner final : public ModelRunner {
  private:
   CudaRunner() = default;
 
-  // Runs the pass that was put together, if any, and takes its ids.
-  absl::Status RunPass();
+  // A launched step.
+  struct InFlight {
+    bool is_running = false;   // on the rank; else its ids are here
+    std::vector<int32_t> ids;  // of the passes that are done
+    double bytes_read = 0;
+  };
+
+  // Launches the pass that was put together for the step; the ids of draws that are known take
+  // their places in it.
+  absl::Status LaunchPass();
+  // Waits for the step's pass.
+  absl::Status TakeIds(InFlight* step);
+  // Waits for all that runs.
+  absl::Status Wait();
 
   CudaModelPlan model_plan_;
   int64_t max_model_len_ = 0;
   std::unique_ptr<CudaRank> rank_;
+  double weight_bytes_ = 0;    // read by a pass
+  double kv_token_bytes_ = 0;  // of the cache
   RunnerTimes times_;
   CudaPass pass_;
-  std::vector<int32_t> sampled_;
+  std::deque<InFlight> in_flight_;  // oldest first
+  std::vector<int32_t> collected_;
 };
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> CudaRunner::Load(const std::string& model_dir,
@@ -62,31 +84,70 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CudaRunner::Load(const std::string&
                       .max_num_seqs = options.max_num_seqs,
                       .kv_cache_bytes = options.kv_cache_bytes}));
   ASSAY_RETURN_IF_ERROR(runner->rank_->Load(runner->rank_->memory_plan().num_blocks));
+  ASSAY_RETURN_IF_ERROR(runner->rank_->CaptureGraphs());
+  runner->weight_bytes_ = static_cast<double>(runner->rank_->weight_bytes_read());
+  runner->kv_token_bytes_ =
+      static_cast<double>(runner->rank_->block_bytes()) / runner->block_size();
   return std::unique_ptr<ModelRunner>(std::move(runner));
 }
 
-absl::StatusOr<std::span<const int32_t>> CudaRunner::Step(std::span<const BatchChunk> batch) {
-  sampled_.clear();
+absl::Status CudaRunner::Launch(std::span<const BatchChunk> batch) {
+  ASSAY_CHECK(std::ssize(in_flight_) < kMaxInFlight, "{} steps in flight", in_flight_.size());
+  InFlight step;
+  int num_passes = 1;
   pass_.Clear();
   for (const BatchChunk& chunk : batch) {
     const auto num_tokens = static_cast<int64_t>(chunk.tokens.size());
+    step.bytes_read += static_cast<double>(chunk.first_position + num_tokens) * kv_token_bytes_;
     for (int64_t num_done = 0; num_done < num_tokens;) {
       pass_.Add(chunk, rank_->pass_limits(), &num_done);
       if (num_done == num_tokens) break;
-      ASSAY_RETURN_IF_ERROR(RunPass());  // full
+      ++num_passes;  // full
+      ASSAY_RETURN_IF_ERROR(Wait());
+      ASSAY_RETURN_IF_ERROR(LaunchPass());
+      ASSAY_RETURN_IF_ERROR(TakeIds(&step));
     }
   }
-  ASSAY_RETURN_IF_ERROR(RunPass());
-  return std::span<const int32_t>(sampled_);
+  ASSAY_RETURN_IF_ERROR(LaunchPass());
+  step.is_running = true;
+  if (num_passes > 1) ASSAY_RETURN_IF_ERROR(TakeIds(&step));
+  step.bytes_read += num_passes * weight_bytes_;
+  in_flight_.push_back(std::move(step));
+  return absl::OkStatus();
 }
 
-absl::Status CudaRunner::RunPass() {
-  if (pass_.num_rows() == 0) return absl::OkStatus();
-  ASSAY_ASSIGN_OR_RETURN(const std::span<const int32_t> drawn, rank_->Run(pass_));
-  sampled_.insert(sampled_.end(), drawn.begin(), drawn.end());
-  times_.device = rank_->device_time();
+absl::Status CudaRunner::LaunchPass() {
+  if (in_flight_.empty() || !in_flight_.back().is_running) {
+    pass_.SetDrawnIds(in_flight_.empty() ? collected_ : in_flight_.back().ids);
+  }
+  ASSAY_RETURN_IF_ERROR(rank_->Launch(pass_));
   pass_.Clear();
   return absl::OkStatus();
+}
+
+absl::Status CudaRunner::TakeIds(InFlight* step) {
+  ASSAY_ASSIGN_OR_RETURN(const std::span<const int32_t> drawn, rank_->Collect());
+  step->ids.insert(step->ids.end(), drawn.begin(), drawn.end());
+  step->is_running = false;
+  return absl::OkStatus();
+}
+
+absl::Status CudaRunner::Wait() {
+  for (InFlight& step : in_flight_) {
+    if (step.is_running) ASSAY_RETURN_IF_ERROR(TakeIds(&step));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::span<const int32_t>> CudaRunner::Collect() {
+  ASSAY_CHECK(!in_flight_.empty(), "no step in flight");
+  InFlight& step = in_flight_.front();
+  if (step.is_running) ASSAY_RETURN_IF_ERROR(TakeIds(&step));
+  collected_ = std::move(step.ids);
+  times_.device = rank_->device_time();
+  times_.bytes_read += step.bytes_read;
+  in_flight_.pop_front();
+  return std::span<const int32_t>(collected_);
 }
 
 absl::StatusOr<std::vector<float>> CudaRunner::Forward(std::span<const int32_t> ids,

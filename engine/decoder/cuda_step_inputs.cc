@@ -47,18 +47,28 @@ absl::StatusOr<StepInputs> StepInputs::Make(const Limits& limits) {
   StepInputs inputs;
   inputs.limits_ = limits;
   int64_t size = Bytes(limits);
-  ASSAY_ASSIGN_OR_RETURN(inputs.pinned_, PinnedBuffer<std::byte>::Allocate(size));
+  for (int side = 0; side < 2; ++side) {
+    ASSAY_ASSIGN_OR_RETURN(inputs.pinned_[side], PinnedBuffer<std::byte>::Allocate(size));
+    ASSAY_ASSIGN_OR_RETURN(inputs.uploaded_[side], MakeEvent());
+    std::memset(inputs.pinned_[side].data(), 0, static_cast<size_t>(size));
+    inputs.host_[side] = ViewOf(limits, inputs.pinned_[side].data(), &size);
+  }
   ASSAY_ASSIGN_OR_RETURN(inputs.memory_, DeviceBuffer<std::byte>::Allocate(size));
-  std::memset(inputs.pinned_.data(), 0, static_cast<size_t>(size));
   ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(inputs.memory_.data(), 0, static_cast<size_t>(size)));
-  inputs.host_ = ViewOf(limits, inputs.pinned_.data(), &size);
   inputs.device_ = ViewOf(limits, inputs.memory_.data(), &size);
+  inputs.block_tables_.resize(static_cast<size_t>(limits.max_sequences) *
+                              static_cast<size_t>(limits.table_stride));
   inputs.first_changed_ = limits.max_sequences;
   return inputs;
 }
 
+absl::Status StepInputs::Turn() {
+  side_ = 1 - side_;
+  return CudaStatus(cudaEventSynchronize(uploaded_[side_].get()), "the upload of step inputs");
+}
+
 void StepInputs::SetBlockTable(int sequence, std::span<const int32_t> blocks) {
-  int32_t* table = host_.block_tables + int64_t{sequence} * limits_.table_stride;
+  int32_t* table = block_tables_.data() + int64_t{sequence} * limits_.table_stride;
   ASSAY_CHECK(static_cast<int>(blocks.size()) <= limits_.table_stride, "{} blocks", blocks.size());
   if (std::equal(blocks.begin(), blocks.end(), table)) return;
   std::ranges::copy(blocks, table);
@@ -67,19 +77,23 @@ void StepInputs::SetBlockTable(int sequence, std::span<const int32_t> blocks) {
 }
 
 absl::Status StepInputs::Upload(cudaStream_t stream) {
+  const std::byte* pinned = pinned_[side_].data();
+  int32_t* pinned_tables = host().block_tables;
   const auto head_bytes =
-      static_cast<size_t>(reinterpret_cast<std::byte*>(host_.block_tables) - pinned_.data());
+      static_cast<size_t>(reinterpret_cast<const std::byte*>(pinned_tables) - pinned);
   ASSAY_RETURN_IF_CUDA_ERROR(
-      cudaMemcpyAsync(memory_.data(), pinned_.data(), head_bytes, cudaMemcpyHostToDevice, stream));
-  if (last_changed_ < first_changed_) return absl::OkStatus();
-  const int64_t first = int64_t{first_changed_} * limits_.table_stride;
-  const int64_t count = int64_t{last_changed_ - first_changed_ + 1} * limits_.table_stride;
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(
-      device_.block_tables + first, host_.block_tables + first,
-      static_cast<size_t>(count) * sizeof(int32_t), cudaMemcpyHostToDevice, stream));
-  first_changed_ = limits_.max_sequences;
-  last_changed_ = -1;
-  return absl::OkStatus();
+      cudaMemcpyAsync(memory_.data(), pinned, head_bytes, cudaMemcpyHostToDevice, stream));
+  if (last_changed_ >= first_changed_) {
+    const int64_t first = int64_t{first_changed_} * limits_.table_stride;
+    const int64_t count = int64_t{last_changed_ - first_changed_ + 1} * limits_.table_stride;
+    std::copy_n(block_tables_.data() + first, count, pinned_tables + first);
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(device_.block_tables + first, pinned_tables + first,
+                                               static_cast<size_t>(count) * sizeof(int32_t),
+                                               cudaMemcpyHostToDevice, stream));
+    first_changed_ = limits_.max_sequences;
+    last_changed_ = -1;
+  }
+  return CudaStatus(cudaEventRecord(uploaded_[side_].get(), stream), "cudaEventRecord");
 }
 
 }  // namespace assay::engine::cuda

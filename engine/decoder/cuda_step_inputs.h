@@ -1,8 +1,11 @@
 // What a step reads besides weights and cache: tokens, positions, block tables, sampling
 // parameters. Written by the host into pinned memory, read by the kernels at the same offsets of a
 // device buffer, so that a captured graph finds every step's inputs where it found the first's.
+// There are two pinned buffers: while the inputs of one step wait for their copy, the host writes
+// those of the next.
 //
-// Not thread-safe. The host may write again when the copies of the last Upload are done.
+// Not thread-safe. The host may write again when the copies of the last Upload are done, or into
+// the other buffer after Turn.
 #pragma once
 
 #include <absl/status/status.h>
@@ -10,6 +13,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "engine/kernels/cuda/attention/attention.h"
 #include "engine/kernels/cuda/device.h"
@@ -39,9 +43,12 @@ class StepInputs {
     PrefillChunk* tiles = nullptr;    // [max_tiles]
     int32_t* block_tables = nullptr;  // [max_sequences, table_stride]
   };
-  const View& host() const { return host_; }
+  const View& host() const { return host_[side_]; }
   const View& device() const { return device_; }
   const Limits& limits() const { return limits_; }
+
+  // Goes on with the other buffer, once its last Upload is done.
+  absl::Status Turn();
 
   // A sequence's blocks. Remembers what has changed since the last Upload: a table changes once in
   // 64 tokens.
@@ -54,11 +61,14 @@ class StepInputs {
   static View ViewOf(const Limits& limits, std::byte* base, int64_t* size);
 
   Limits limits_;
-  PinnedBuffer<std::byte> pinned_;
+  PinnedBuffer<std::byte> pinned_[2];
+  Event uploaded_[2];
   DeviceBuffer<std::byte> memory_;
-  View host_;
+  View host_[2];
+  int side_ = 0;
   View device_;
-  int first_changed_ = 0;  // block tables
+  std::vector<int32_t> block_tables_;  // as the device has them after the next Upload
+  int first_changed_ = 0;
   int last_changed_ = -1;
 };
 

@@ -7,8 +7,11 @@
 //
 // Contract for every backend: the ids of a chunk depend on its sequence's tokens, on how many of
 // them are its prompt, and on its sampling parameters alone; not on the other chunks, on where its
-// tokens were cut into chunks, or on which blocks it was given. Keys and values of a chunk are in
-// its blocks when Step returns.
+// tokens were cut into chunks, or on which blocks it was given.
+//
+// Launched steps and copies take effect in the order of the calls, whenever they are really made:
+// a step reads what the steps and copies before it wrote, and never what those behind it write. So
+// whoever is above may give blocks to others as soon as the last step that used them is launched.
 //
 // Not thread-safe.
 #pragma once
@@ -22,6 +25,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/kv/host_blocks.h"
 #include "engine/model/config.h"
 #include "engine/model/observer.h"
 #include "engine/sampling/sampling_params.h"
@@ -31,6 +35,9 @@ namespace assay::engine {
 // A run of consecutive tokens of one sequence whose predecessors are in the cache.
 struct BatchChunk {
   std::span<const int32_t> tokens;
+  // From 0 on: the chunk has one token, the id that the step launched before draws at this place
+  // (Collect's order). What `tokens` holds is not read.
+  int previous_draw = -1;
   int64_t first_position = 0;
   std::span<const int32_t> block_table;  // covers first_position + tokens.size() tokens
   // Tokens of the sequence that were given rather than generated. A backend may compute the two in
@@ -41,12 +48,15 @@ struct BatchChunk {
   uint64_t output_position = 0;  // of the drawn token
 };
 
-// Where the time of all steps went; zeros where a backend does not know (a GPU runs them as one).
+// Where the time of all collected steps went; zeros where a backend does not know (a GPU runs them
+// as one).
 struct RunnerTimes {
   absl::Duration matmul;
   absl::Duration attention;
   absl::Duration sampling;
   absl::Duration device;  // GPUs: of all steps, by the device's clock
+  // Weights and cache that the steps read, each once a pass: what they cost at least.
+  double bytes_read = 0;
 };
 
 class ModelRunner {
@@ -57,12 +67,33 @@ class ModelRunner {
   virtual int64_t num_blocks() const = 0;    // of the KV cache
   virtual int block_size() const = 0;        // tokens of a block
   virtual int64_t memory_bytes() const = 0;  // weights and cache
+  // Of host memory, for copies of blocks. A backend may get more in the course of time.
+  virtual int64_t num_host_blocks() const = 0;
 
-  // Computes all chunks; returns the drawn ids in the order of the chunks that sample. The span is
-  // valid until the next call. INTERNAL: the device is lost.
-  virtual absl::StatusOr<std::span<const int32_t>> Step(std::span<const BatchChunk> batch) = 0;
+  // Steps that may be launched and not collected.
+  static constexpr int kMaxInFlight = 2;
 
-  // Teacher forcing outside the cache: logits [num_tokens, vocab_size]. `observer` may be null.
+  // Begins a step. What `batch` points to is not needed when this returns. INTERNAL, here and
+  // below: the device is lost.
+  virtual absl::Status Launch(std::span<const BatchChunk> batch) = 0;
+
+  // Waits for the oldest step in flight; returns the drawn ids in the order of the chunks that
+  // sample. The span is valid until the next call.
+  virtual absl::StatusOr<std::span<const int32_t>> Collect() = 0;
+
+  // Both, with nothing in flight.
+  absl::StatusOr<std::span<const int32_t>> Step(std::span<const BatchChunk> batch) {
+    const absl::Status launched = Launch(batch);
+    if (!launched.ok()) return launched;
+    return Collect();
+  }
+
+  // Copies blocks, bit for bit, between the steps launched before and those launched after.
+  virtual absl::Status CopyToHost(std::span<const BlockCopy> copies) = 0;
+  virtual absl::Status CopyFromHost(std::span<const BlockCopy> copies) = 0;
+
+  // Teacher forcing outside the cache, with nothing in flight: logits [num_tokens, vocab_size].
+  // `observer` may be null.
   virtual absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
                                                      ForwardObserver* observer) = 0;
 

@@ -21,6 +21,11 @@ constexpr int64_t kDefaultCacheBytes = int64_t{2} << 30;
 
 bool IsCuda(const std::string& device) { return device.starts_with("cuda"); }
 
+int LookAhead(const EngineOptions& options) {
+  if (options.look_ahead >= 0) return options.look_ahead;
+  return IsCuda(options.device) ? 1 : 0;
+}
+
 int PrefillChunk(const EngineOptions& options) {
   if (options.prefill_chunk > 0) return options.prefill_chunk;
   return IsCuda(options.device) ? 2048 : 256;
@@ -33,6 +38,7 @@ class EngineImpl final : public Engine {
              int64_t max_model_len)
       : clock_(options.clock),
         max_model_len_(max_model_len),
+        look_ahead_(LookAhead(options)),
         runner_(std::move(runner)),
         scheduler_({.max_num_seqs = options.max_num_seqs,
                     .max_model_len = max_model_len,
@@ -58,40 +64,73 @@ class EngineImpl final : public Engine {
   std::vector<int32_t> OutputIds(int64_t id) const override { return scheduler_.OutputIds(id); }
   absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
                                              ForwardObserver* observer) override {
+    while (num_in_flight_ > 0) ASSAY_RETURN_IF_ERROR(CollectStep());
     return runner_->Forward(ids, observer);
   }
 
  private:
+  // Launches the planned step.
+  absl::Status LaunchStep(std::span<const Scheduler::Chunk> plan);
+  // Waits for the oldest step in flight.
+  absl::Status CollectStep();
+
   const Clock* const clock_;
   const int64_t max_model_len_;
+  const int look_ahead_;
   const std::unique_ptr<ModelRunner> runner_;
   Scheduler scheduler_;
+  int num_in_flight_ = 0;
   absl::Duration total_time_;
   std::vector<BatchChunk> batch_;
 };
 
 absl::StatusOr<std::vector<GenerationResult>> EngineImpl::Step() {
   const absl::Duration start = clock_->Monotonic();
+  scheduler_.SetHostBlocks(runner_->num_host_blocks());
   const std::span<const Scheduler::Chunk> plan = scheduler_.PlanStep(start);
-  if (!plan.empty()) {
-    batch_.clear();
-    for (const Scheduler::Chunk& chunk : plan) {
-      const Sequence& sequence = *chunk.sequence;
-      batch_.push_back(
-          {.tokens = std::span(sequence.tokens).subspan(chunk.first_position, chunk.num_tokens),
-           .first_position = chunk.first_position,
-           .block_table = sequence.block_table,
-           .prompt_len = sequence.prompt_len(),
-           .samples = chunk.samples,
-           .sampling = sequence.request.sampling,
-           .output_position = static_cast<uint64_t>(sequence.output_len())});
-    }
-    ASSAY_ASSIGN_OR_RETURN(const std::span<const int32_t> sampled, runner_->Step(batch_));
-    const absl::Duration end = clock_->Monotonic();
-    scheduler_.CompleteStep(sampled, end);
-    total_time_ += end - start;
+  if (!scheduler_.copies_out().empty()) {
+    ASSAY_RETURN_IF_ERROR(runner_->CopyToHost(scheduler_.copies_out()));
+  }
+  if (!scheduler_.copies_in().empty()) {
+    ASSAY_RETURN_IF_ERROR(runner_->CopyFromHost(scheduler_.copies_in()));
+  }
+  if (!plan.empty()) ASSAY_RETURN_IF_ERROR(LaunchStep(plan));
+  if (num_in_flight_ > (plan.empty() ? 0 : look_ahead_)) {
+    ASSAY_RETURN_IF_ERROR(CollectStep());
+    total_time_ += clock_->Monotonic() - start;
   }
   return scheduler_.TakeFinished();
+}
+
+absl::Status EngineImpl::LaunchStep(std::span<const Scheduler::Chunk> plan) {
+  // Stands for an id that is not known yet.
+  static constexpr int32_t kToBeDrawn = 0;
+  batch_.clear();
+  for (const Scheduler::Chunk& chunk : plan) {
+    const Sequence& sequence = *chunk.sequence;
+    std::span<const int32_t> tokens(&kToBeDrawn, 1);
+    if (chunk.previous_draw < 0) {
+      tokens = std::span(sequence.tokens).subspan(chunk.first_position, chunk.num_tokens);
+    }
+    batch_.push_back({.tokens = tokens,
+                      .previous_draw = chunk.previous_draw,
+                      .first_position = chunk.first_position,
+                      .block_table = sequence.block_table,
+                      .prompt_len = sequence.prompt_len(),
+                      .samples = chunk.samples,
+                      .sampling = sequence.request.sampling,
+                      .output_position = static_cast<uint64_t>(chunk.output_position)});
+  }
+  ASSAY_RETURN_IF_ERROR(runner_->Launch(batch_));
+  ++num_in_flight_;
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::CollectStep() {
+  ASSAY_ASSIGN_OR_RETURN(const std::span<const int32_t> drawn, runner_->Collect());
+  --num_in_flight_;
+  scheduler_.CompleteStep(drawn, clock_->Monotonic());
+  return absl::OkStatus();
 }
 
 EngineStats EngineImpl::stats() const {
@@ -104,10 +143,13 @@ EngineStats EngineImpl::stats() const {
   stats.kv_blocks_used = scheduler_.blocks().num_used();
   stats.memory_bytes = runner_->memory_bytes();
   stats.num_preemptions = scheduler_.num_preemptions();
+  stats.num_swaps = scheduler_.num_swaps();
   stats.matmul_time = runner_->times().matmul;
   stats.attention_time = runner_->times().attention;
   stats.sampling_time = runner_->times().sampling;
   stats.total_time = total_time_;
+  stats.device_time = runner_->times().device;
+  stats.bytes_read = runner_->times().bytes_read;
   return stats;
 }
 
@@ -116,6 +158,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return InvalidArgument(
         "max_num_seqs is {} and must be at least 1; prefill_chunk {}, at least 0",
         options.max_num_seqs, options.prefill_chunk);
+  }
+  if (options.look_ahead < -1 || options.look_ahead > 1 || options.swap_bytes < -1) {
+    return InvalidArgument("look_ahead is {}, must be 0, 1 or -1; swap_bytes {}, at least -1",
+                           options.look_ahead, options.swap_bytes);
   }
   if (options.max_model_len < 0 || options.kv_cache_bytes < 0) {
     return InvalidArgument("max_model_len is {} and kv_cache_bytes {}, neither may be negative",
@@ -150,6 +196,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> LoadOnCpu(const std::string& model_
   runner_options.cache_tokens = options.max_num_seqs * (max_model_len + options.block_size - 1);
   runner_options.kv_cache_bytes =
       options.kv_cache_bytes == 0 ? kDefaultCacheBytes : options.kv_cache_bytes;
+  runner_options.swap_bytes = std::max<int64_t>(options.swap_bytes, 0);
   runner_options.round_activations_to_bf16 = options.round_activations_to_bf16;
   runner_options.clock = options.clock;
   ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<CpuRunner> runner,

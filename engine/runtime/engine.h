@@ -40,6 +40,13 @@ struct EngineOptions {
   int64_t kv_cache_bytes = 0;  // 0: room for max_num_seqs of max_model_len, capped
   int block_size = 16;         // tokens of a KV block; cuda: always 64
   int prefill_chunk = 0;       // most prompt tokens of one step; 0: 256 on cpu, 2048 on cuda
+  // Host memory where preempted sequences keep their keys and values; those that find no room are
+  // computed again. -1: none on cpu, whose cache is host memory itself; on cuda as much as the
+  // cache, but at most a quarter of the machine's memory.
+  int64_t swap_bytes = -1;
+  // Steps that are launched before the one before them is known: 0 or 1. -1: 1 on cuda, so that the
+  // device need not wait for the host, and 0 on cpu.
+  int look_ahead = -1;
   bool round_activations_to_bf16 = false;  // cpu: as cuda stores them
   bool random_weights = false;  // cuda: model_dir holds config.json alone; for measurements
   const Clock* clock = RealClock::Get();
@@ -54,11 +61,14 @@ struct EngineStats {
   int64_t kv_blocks_used = 0;
   int64_t memory_bytes = 0;  // weights and cache
   int64_t num_preemptions = 0;
+  int64_t num_swaps = 0;  // of them, those that kept what was computed
   // Where Step()'s time went.
   absl::Duration matmul_time;
   absl::Duration attention_time;
   absl::Duration sampling_time;
   absl::Duration total_time;
+  absl::Duration device_time;  // GPUs, by their clock
+  double bytes_read = 0;       // weights and cache, at least
 };
 
 class Engine {
@@ -84,8 +94,9 @@ class Engine {
 
   virtual bool idle() const = 0;
 
-  // One step; returns what finished in it. INTERNAL is fatal: the process ends and its units are
-  // run again elsewhere.
+  // Launches a step, and waits for the one before it (with look_ahead 0: for itself); returns what
+  // finished. Called without a pause while not idle(), it keeps the device busy. INTERNAL is fatal:
+  // the process ends and its units are run again elsewhere.
   virtual absl::StatusOr<std::vector<GenerationResult>> Step() = 0;
 
   virtual EngineStats stats() const = 0;

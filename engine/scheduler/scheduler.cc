@@ -75,12 +75,14 @@ std::string Scheduler::WhyRejected(const GenerationRequest& request) const {
 bool Scheduler::Cancel(int64_t id) {
   for (auto it = running_.begin(); it != running_.end(); ++it) {
     if ((*it)->request.id != id) continue;
+    DropDraws(it->get());
     ReleaseBlocks(it->get());
     running_.erase(it);
     return true;
   }
   for (auto it = waiting_.begin(); it != waiting_.end(); ++it) {
     if ((*it)->request.id != id) continue;
+    DropDraws(it->get());
     ReleaseBlocks(it->get());
     waiting_.Take(&it);
     return true;
@@ -106,13 +108,41 @@ std::span<const Scheduler::Chunk> Scheduler::PlanStep(absl::Duration now) {
       if (num_tokens > 0) PlanChunk(sequence, num_tokens, &prefill_budget);
     }
   }
+  if (!plan_.empty()) BeginStep();
   return plan_;
+}
+
+void Scheduler::BeginStep() {
+  int num_draws = 0;
+  for (const Chunk& chunk : plan_) {
+    Sequence* sequence = chunk.sequence;
+    sequence->num_computed += chunk.num_tokens;
+    PublishPromptBlocks(sequence);
+    if (!chunk.samples) continue;
+    ++sequence->num_pending;
+    sequence->last_draw = num_draws++;
+  }
+  in_flight_.push_back(plan_);
+}
+
+void Scheduler::DropDraws(Sequence* sequence) {
+  sequence->num_pending = 0;
+  for (std::vector<Chunk>& step : in_flight_) {
+    for (Chunk& chunk : step) {
+      if (chunk.sequence == sequence) chunk.sequence = nullptr;
+    }
+  }
+}
+
+int64_t Scheduler::LastEnd(const Sequence& sequence) const {
+  return std::min(sequence.prompt_len() + sequence.request.max_new_tokens, options_.max_model_len);
 }
 
 void Scheduler::PlanRunning(int64_t* prefill_budget) {
   // Preemption takes sequences off the end, so never one that is already planned.
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence* sequence = running_[i].get();
+    if (sequence->num_planned_tokens() >= LastEnd(*sequence)) continue;  // ends with the next draw
     const bool decodes = sequence->num_uncomputed() == 1;
     const int64_t num_tokens = decodes ? 1 : std::min(sequence->num_uncomputed(), *prefill_budget);
     if (num_tokens == 0) continue;
@@ -130,6 +160,7 @@ void Scheduler::AdmitWaiting(int64_t* prefill_budget, absl::Duration now) {
   for (auto it = waiting_.begin(); it != waiting_.end() && num_held_back < kMaxHeldBack;) {
     if (num_running() >= options_.max_num_seqs || *prefill_budget == 0) return;
     const Sequence& candidate = **it;
+    ASSAY_CHECK(candidate.num_pending == 0, "request {} waits for a draw", candidate.request.id);
 
     // The last prompt token is always computed: its logits give the first output token.
     const int64_t last_shareable = candidate.prompt_len() - 1;
@@ -181,7 +212,9 @@ void Scheduler::PlanChunk(Sequence* sequence, int64_t num_tokens, int64_t* prefi
   plan_.push_back({.sequence = sequence,
                    .first_position = sequence->num_computed,
                    .num_tokens = num_tokens,
-                   .samples = num_tokens == sequence->num_uncomputed()});
+                   .samples = num_tokens == sequence->num_uncomputed(),
+                   .output_position = sequence->output_len() + sequence->num_pending,
+                   .previous_draw = sequence->num_pending > 0 ? sequence->last_draw : -1});
 }
 
 bool Scheduler::ReserveBlocks(Sequence* sequence, int64_t num_tokens) {
@@ -266,28 +299,41 @@ void Scheduler::PublishPromptBlocks(Sequence* sequence) {
 
 void Scheduler::CompleteStep(std::span<const int32_t> sampled, absl::Duration now) {
   const int64_t batch_size = static_cast<int64_t>(sampled.size());
+  ASSAY_CHECK(!in_flight_.empty(), "no step in flight");
+  const std::vector<Chunk> step = std::move(in_flight_.front());
+  in_flight_.pop_front();
   size_t next_sampled = 0;
   std::vector<const Sequence*> done;
-  for (const Chunk& chunk : plan_) {
-    Sequence* sequence = chunk.sequence;
-    sequence->num_computed += chunk.num_tokens;
-    PublishPromptBlocks(sequence);
+  for (const Chunk& chunk : step) {
     if (!chunk.samples) continue;
     ASSAY_CHECK(next_sampled < sampled.size(), "{} sampled tokens", sampled.size());
+    const int32_t token = sampled[next_sampled++];
+    Sequence* sequence = chunk.sequence;
+    if (sequence == nullptr) continue;
+    --sequence->num_pending;
     if (!sequence->first_token_time) sequence->first_token_time = now;
     ++sequence->num_decode_steps;
     sequence->sum_of_batch_sizes += batch_size;
     FinishReason reason;
-    if (AppendToken(sequence, sampled[next_sampled++], &reason)) {
+    if (AppendToken(sequence, token, &reason)) {
       Finish(*sequence, reason, now);
+      DropDraws(sequence);
       ReleaseBlocks(sequence);
       done.push_back(sequence);
     }
   }
-  plan_.clear();
-  std::erase_if(running_, [&](const std::unique_ptr<Sequence>& sequence) {
+  const auto is_done = [&](const std::unique_ptr<Sequence>& sequence) {
     return std::find(done.begin(), done.end(), sequence.get()) != done.end();
-  });
+  };
+  if (std::erase_if(running_, is_done) == done.size()) return;
+  // Preempted while its last token was in flight.
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    if (is_done(*it)) {
+      waiting_.Take(&it);
+    } else {
+      ++it;
+    }
+  }
 }
 
 bool Scheduler::AppendToken(Sequence* sequence, int32_t token, FinishReason* reason) {
@@ -305,14 +351,15 @@ bool Scheduler::AppendToken(Sequence* sequence, int32_t token, FinishReason* rea
       sequence->budget_forcing.Apply(sequence->prompt_len(), &sequence->tokens);
   // What was taken back is recomputed over: keys and values beyond num_computed are overwritten.
   sequence->num_computed = std::min(sequence->num_computed, first_changed);
+  if (first_changed < before || sequence->num_tokens() != before) DropDraws(sequence);
   num_output_tokens_ += sequence->num_tokens() - before;
 
-  const int64_t length_end = sequence->prompt_len() + request.max_new_tokens;
-  const int64_t end = std::min(length_end, options_.max_model_len);
+  const int64_t end = LastEnd(*sequence);
   if (sequence->num_tokens() < end) return false;
   num_output_tokens_ -= sequence->num_tokens() - end;
   sequence->tokens.resize(end);
-  *reason = end == length_end ? FinishReason::kLength : FinishReason::kContext;
+  const bool reached_length = sequence->output_len() == request.max_new_tokens;
+  *reason = reached_length ? FinishReason::kLength : FinishReason::kContext;
   return true;
 }
 

@@ -12,6 +12,12 @@
 // first is never preempted for another, and a single sequence of max_model_len always fits, so
 // something always advances.
 //
+// Steps may be planned before the one in flight is known (look-ahead). A sequence that decodes then
+// goes on with the token that is being drawn, whatever it will be. If it turns out to end the
+// sequence, or budget forcing puts others in its place, what was computed behind it is dropped: its
+// draw is ignored, and its slot in the cache is written again before anybody reads it, as steps
+// take effect in the order of their planning.
+//
 // Backend-neutral: it deals in block numbers and token ids. Nothing here may change what a sequence
 // yields. Not thread-safe.
 #pragma once
@@ -19,6 +25,7 @@
 #include <absl/time/time.h>
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -49,7 +56,10 @@ class Scheduler {
     Sequence* sequence = nullptr;
     int64_t first_position = 0;
     int64_t num_tokens = 0;
-    bool samples = false;  // reaches the end of the sequence: its last row yields a token
+    bool samples = false;         // reaches the end of the sequence: its last row yields a token
+    int64_t output_position = 0;  // of that token
+    // From 0 on: the chunk's only token is this one of those that the step in flight draws.
+    int previous_draw = -1;
   };
 
   explicit Scheduler(const Options& options);
@@ -62,16 +72,19 @@ class Scheduler {
   // Blocks of host memory for preempted sequences: none at first, and never fewer than before.
   void SetHostBlocks(int64_t num_blocks) { host_blocks_.GrowTo(num_blocks); }
 
-  // Plans a step. Empty only when nothing runs or waits. The chunks stay valid until CompleteStep;
-  // their sequences' block tables cover them.
+  // Plans a step behind those in flight, of which there may be one. Empty when nothing runs or
+  // waits, or nothing can be done before the step in flight is known. A step that is not empty is
+  // in flight from now on. The chunks and their sequences' block tables, which cover them, stay
+  // valid until the next call of a method that is not const.
   std::span<const Chunk> PlanStep(absl::Duration now);
 
-  // What has to be copied before the planned step: first out of the cache, then into it. Valid as
-  // long as the plan.
+  // What has to be copied before the planned step, also when that is empty: first out of the cache,
+  // then into it. Valid as long as the plan.
   std::span<const BlockCopy> copies_out() const { return copies_out_; }
   std::span<const BlockCopy> copies_in() const { return copies_in_; }
 
-  // The planned step was computed; `sampled` holds a token for each chunk that samples, in order.
+  // The oldest step in flight was computed; `sampled` holds a token for each chunk that samples, in
+  // order.
   void CompleteStep(std::span<const int32_t> sampled, absl::Duration now);
 
   // What finished or was rejected since the last call.
@@ -99,6 +112,12 @@ class Scheduler {
   void PlanRunning(int64_t* prefill_budget);
   void AdmitWaiting(int64_t* prefill_budget, absl::Duration now);
   void PlanChunk(Sequence* sequence, int64_t num_tokens, int64_t* prefill_budget);
+  // Where the sequence's tokens end at the latest.
+  int64_t LastEnd(const Sequence& sequence) const;
+  // What the planned chunks compute counts as computed from now on.
+  void BeginStep();
+  // Ignores what steps in flight draw for the sequence.
+  void DropDraws(Sequence* sequence);
 
   // Extends the block table to cover num_tokens; false (and no change) when blocks lack.
   bool ReserveBlocks(Sequence* sequence, int64_t num_tokens);
@@ -123,6 +142,7 @@ class Scheduler {
   WaitingQueue waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // by start_order
   std::vector<Chunk> plan_;
+  std::deque<std::vector<Chunk>> in_flight_;  // chunks without a sequence: nobody waits for them
   std::vector<BlockCopy> copies_out_;
   std::vector<BlockCopy> copies_in_;
   std::vector<Sequence*> swapped_in_;  // by the plan

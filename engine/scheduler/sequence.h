@@ -26,13 +26,17 @@ struct Sequence {
   int64_t prompt_len() const { return static_cast<int64_t>(request.prompt_ids.size()); }
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t output_len() const { return num_tokens() - prompt_len(); }
-  // Tokens whose keys and values are still to be computed; 1 while decoding.
-  int64_t num_uncomputed() const { return num_tokens() - num_computed; }
+  // With those that steps in flight draw.
+  int64_t num_planned_tokens() const { return num_tokens() + num_pending; }
+  // Tokens whose keys and values no planned step computes; 1 while decoding.
+  int64_t num_uncomputed() const { return num_planned_tokens() - num_computed; }
 
   const GenerationRequest request;
   BudgetForcing budget_forcing;
-  std::vector<int32_t> tokens;  // prompt, then output
-  int64_t num_computed = 0;     // tokens whose keys and values are in the cache
+  std::vector<int32_t> tokens;  // prompt, then output, as far as it is known
+  int num_pending = 0;          // tokens behind them that steps in flight draw
+  int last_draw = 0;         // with num_pending > 0: the place of the last among its step's draws
+  int64_t num_computed = 0;  // tokens whose keys and values planned steps put into the cache
   std::vector<int32_t> block_table;
   // While preempted: where the blocks of the computed tokens are, when they were copied out.
   std::vector<int32_t> host_blocks;

@@ -48,7 +48,14 @@ class PagedKv {
   // Stores key and value [head_dim] at a slot (token) of a block.
   void Write(int layer, int64_t block, int kv_head, int slot, const float* key, const float* value);
 
+  // All layers of a block out of the cache, and into it: block_bytes().
+  void CopyBlockTo(int64_t block, float* out) const;
+  void CopyBlockFrom(int64_t block, const float* in);
+
  private:
+  int64_t BlockFloatsOfLayer() const {
+    return shape_.num_kv_heads * shape_.pages_per_block() * shape_.page_floats();
+  }
   int64_t PageOffset(int layer, int64_t block, int kv_head, int64_t page_of_block) const {
     return (((layer * num_blocks_ + block) * shape_.num_kv_heads + kv_head) *
                 shape_.pages_per_block() +

@@ -1,4 +1,4 @@
-// out[row, :] = table[ids[row], :]
+// out[row, :] = table[id, :], id = ids[row] >= 0 ? ids[row] : drawn[-1 - ids[row]]
 //
 // Reference: CpuDecoder::Embed. Bit for bit: nothing is computed. Memory-bound and small: a block
 // copies a row, 16 bytes a thread where rows are whole vectors.
@@ -10,13 +10,15 @@ namespace {
 
 constexpr int kThreadsPerBlock = 256;
 
-template <typename Unit>                                       // what a thread copies at once
-__global__ void GatherKernel(const int32_t* __restrict__ ids,  // [rows]
-                             const Unit* __restrict__ table,   // [vocab, units_per_row]
+template <typename Unit>                                         // what a thread copies at once
+__global__ void GatherKernel(const int32_t* __restrict__ ids,    // [rows]
+                             const int32_t* __restrict__ drawn,  // or null
+                             const Unit* __restrict__ table,     // [vocab, units_per_row]
                              Unit* __restrict__ out,           // [rows, units_per_row]
                              int units_per_row, int vocab_size) {
   const int64_t row = blockIdx.x;
-  const int32_t id = ids[row];
+  int32_t id = ids[row];
+  if (id < 0 && drawn != nullptr) id = drawn[-1 - id];
   const bool known = id >= 0 && id < vocab_size;
   for (int i = threadIdx.x; i < units_per_row; i += kThreadsPerBlock) {
     out[row * units_per_row + i] = known ? table[int64_t{id} * units_per_row + i] : Unit{};
@@ -27,8 +29,8 @@ template <typename Unit>
 void Launch(const EmbeddingArgs& args, cudaStream_t stream) {
   const int units = static_cast<int>(args.hidden_size * sizeof(__nv_bfloat16) / sizeof(Unit));
   GatherKernel<Unit><<<args.num_rows, kThreadsPerBlock, 0, stream>>>(
-      args.ids, reinterpret_cast<const Unit*>(args.table), reinterpret_cast<Unit*>(args.out), units,
-      args.vocab_size);
+      args.ids, args.drawn, reinterpret_cast<const Unit*>(args.table),
+      reinterpret_cast<Unit*>(args.out), units, args.vocab_size);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Rows of the embedding table: out[row] = table[ids[row]].
+// Rows of the embedding table: out[row] = table[ids[row]]. An id that the host does not know yet is
+// looked up where the sampler left it.
 #pragma once
 
 #include <absl/status/status.h>
@@ -10,7 +11,8 @@
 namespace assay::engine::cuda {
 
 struct EmbeddingArgs {
-  const int32_t* ids = nullptr;          // [num_rows]; one outside of the vocabulary gives zeros
+  const int32_t* ids = nullptr;    // [num_rows]; one outside of the vocabulary gives zeros
+  const int32_t* drawn = nullptr;  // an id of -1 - i stands for drawn[i]; null: there are none
   const __nv_bfloat16* table = nullptr;  // [vocab_size, hidden_size]
   __nv_bfloat16* out = nullptr;          // [num_rows, hidden_size]
   int num_rows = 0;

@@ -109,6 +109,48 @@ TEST_F(EngineTest, PreemptionDoesNotShow) {
   EXPECT_EQ(tight.kv_blocks_used, 0);
 }
 
+TEST_F(EngineTest, LookAheadAndHostMemoryDoNotShow) {
+  const Outputs expected = Generate({.max_model_len = 256}, kRequests);
+  EXPECT_EQ(Generate({.max_model_len = 256, .look_ahead = 1}, kRequests), expected);
+  constexpr int64_t kBlockBytes = 16 * 2 * 2 * (18 + 32) * 4;
+  for (const int look_ahead : {0, 1}) {
+    for (const int64_t num_host_blocks : {0, 4, 1000}) {
+      EngineStats stats;
+      const EngineOptions options = {.max_model_len = 256,
+                                     .kv_cache_bytes = 19 * kBlockBytes,
+                                     .swap_bytes = num_host_blocks * kBlockBytes,
+                                     .look_ahead = look_ahead};
+      EXPECT_EQ(Generate(options, kRequests, &stats), expected)
+          << "look_ahead " << look_ahead << ", " << num_host_blocks << " host blocks";
+      EXPECT_GT(stats.num_preemptions, 5);
+      EXPECT_EQ(stats.num_swaps > 0, num_host_blocks > 0);
+      EXPECT_EQ(stats.num_swaps == stats.num_preemptions, num_host_blocks == 1000);
+      EXPECT_EQ(stats.kv_blocks_used, 0);
+    }
+  }
+}
+
+// Requests come and go while others are in flight.
+TEST_F(EngineTest, LookAheadSurvivesCancelsAndLateRequests) {
+  const Outputs expected = Generate({}, kRequests);
+  const std::unique_ptr<Engine> engine = Load({.max_num_seqs = 8, .look_ahead = 1});
+  Outputs outputs;
+  std::mt19937_64 random(1);
+  int64_t next = 0, num_cancelled = 0;
+  while (next < kRequests || !engine->idle()) {
+    if (next < kRequests && random() % 4 == 0) engine->Submit(Request(next++));
+    if (random() % 32 == 0) num_cancelled += engine->Cancel(static_cast<int64_t>(random() % 64));
+    if (random() % 64 == 0) {
+      ASSERT_OK(engine->Forward(std::vector<int32_t>{1, 2, 3}, nullptr));
+    }
+    ASSERT_OK_AND_ASSIGN(const auto finished, engine->Step());
+    for (const GenerationResult& result : finished) outputs[result.id] = result.output_ids;
+  }
+  EXPECT_GT(num_cancelled, 3);
+  EXPECT_EQ(static_cast<int64_t>(outputs.size()), kRequests - num_cancelled);
+  for (const auto& [id, ids] : outputs) EXPECT_EQ(ids, expected.at(id)) << "request " << id;
+}
+
 TEST_F(EngineTest, ChunksLanesBlocksAndThreadsDoNotShow) {
   const Outputs expected = Generate({}, kRequests);
   EXPECT_EQ(Generate({.prefill_chunk = 1}, kRequests), expected);
@@ -193,6 +235,8 @@ TEST_F(EngineTest, OptionsThatCannotWorkAreRefused) {
   const auto load = [&](EngineOptions options) { return Engine::Load(dir_.path(), options); };
   EXPECT_THAT(load({.num_threads = 0}), IsError(kInvalidArgument, "num_threads is 0"));
   EXPECT_THAT(load({.max_num_seqs = 0}), IsError(kInvalidArgument, "max_num_seqs is 0"));
+  EXPECT_THAT(load({.swap_bytes = -2}), IsError(kInvalidArgument, "swap_bytes -2"));
+  EXPECT_THAT(load({.look_ahead = 2}), IsError(kInvalidArgument, "look_ahead is 2"));
   EXPECT_THAT(load({.max_model_len = 513}), IsError(kInvalidArgument, "512 positions"));
   EXPECT_THAT(load({.block_size = 8}), IsError(kInvalidArgument, "multiple of 16"));
   EXPECT_THAT(load({.kv_cache_bytes = 100'000}), IsError(kResourceExhausted, "raise kv_cache"));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <map>
 #include <set>
 #include <vector>
@@ -23,6 +24,7 @@ class SchedulerTest : public ::testing::Test {
     options.vocab_size = 100000;
     options.block_size = kBlockSize;
     scheduler_ = std::make_unique<Scheduler>(options);
+    in_flight_.clear();
   }
 
   static GenerationRequest Request(int64_t id, int prompt_len, int max_new_tokens,
@@ -39,7 +41,8 @@ class SchedulerTest : public ::testing::Test {
 
   void Submit(GenerationRequest request) { scheduler_->Submit(std::move(request), now_); }
 
-  // One step; returns the ids of the planned sequences.
+  // Plans a step, and completes the oldest in flight when there are more than look_ahead_. Returns
+  // the ids of the planned sequences.
   std::vector<int64_t> Step() {
     const auto plan = scheduler_->PlanStep(now_);
     CopyBlocks();
@@ -47,20 +50,37 @@ class SchedulerTest : public ::testing::Test {
     std::vector<int32_t> sampled;
     for (const Scheduler::Chunk& chunk : plan) {
       const Sequence& sequence = *chunk.sequence;
+      const auto token = [&](int64_t t) {
+        return chunk.previous_draw >= 0 && t == chunk.first_position
+                   ? in_flight_.back()[chunk.previous_draw]
+                   : sequence.tokens.at(t);
+      };
+      if (chunk.previous_draw >= 0) {
+        EXPECT_EQ(chunk.num_tokens, 1);
+        EXPECT_EQ(chunk.first_position, sequence.num_tokens());
+      }
       ids.push_back(sequence.request.id);
       EXPECT_GE(static_cast<int64_t>(sequence.block_table.size()) * kBlockSize,
                 chunk.first_position + chunk.num_tokens);
       for (int64_t t = 0; t < chunk.first_position + chunk.num_tokens; ++t) {
         const std::pair<int32_t, int64_t> slot = {sequence.block_table[t / kBlockSize],
                                                   t % kBlockSize};
-        if (t >= chunk.first_position) cache_[slot] = sequence.tokens[t];
-        EXPECT_EQ(cache_[slot], sequence.tokens[t]) << "sequence " << ids.back() << " token " << t;
+        if (t >= chunk.first_position) cache_[slot] = token(t);
+        EXPECT_EQ(cache_[slot], token(t)) << "sequence " << ids.back() << " token " << t;
       }
       num_computed_ += chunk.num_tokens;
-      if (chunk.samples) sampled.push_back(1000 + static_cast<int32_t>(sequence.num_tokens()));
+      const auto end = static_cast<int32_t>(chunk.first_position + chunk.num_tokens);
+      EXPECT_EQ(chunk.samples, end == sequence.num_tokens() + (chunk.previous_draw >= 0));
+      if (!chunk.samples) continue;
+      EXPECT_EQ(chunk.output_position, end - sequence.prompt_len());
+      sampled.push_back(1000 + end);
     }
     now_ += absl::Seconds(1);
-    scheduler_->CompleteStep(sampled, now_);
+    if (!plan.empty()) in_flight_.push_back(sampled);
+    if (std::ssize(in_flight_) > (plan.empty() ? 0 : look_ahead_)) {
+      scheduler_->CompleteStep(in_flight_.front(), now_);
+      in_flight_.pop_front();
+    }
     for (GenerationResult& result : scheduler_->TakeFinished()) {
       results_[result.id] = std::move(result);
     }
@@ -94,7 +114,8 @@ class SchedulerTest : public ::testing::Test {
   void RunToEnd() {
     for (int steps = 0; !scheduler_->idle(); ++steps) {
       ASSERT_LT(steps, 100000) << "nothing advances";
-      ASSERT_FALSE(Step().empty() && !scheduler_->idle());
+      const bool waits = !in_flight_.empty();
+      ASSERT_FALSE(Step().empty() && !waits && !scheduler_->idle());
     }
   }
 
@@ -102,6 +123,8 @@ class SchedulerTest : public ::testing::Test {
   std::map<std::pair<int32_t, int64_t>, int32_t> cache_;
   std::map<std::pair<int32_t, int64_t>, int32_t> host_;
   int32_t highest_host_block_ = -1;
+  int look_ahead_ = 0;
+  std::deque<std::vector<int32_t>> in_flight_;  // what the steps draw
   std::map<int64_t, GenerationResult> results_;
   absl::Duration now_ = absl::Seconds(100);
   int64_t num_computed_ = 0;
@@ -281,6 +304,125 @@ TEST_F(SchedulerTest, ForcedTokensDoNotPassTheLengthLimit) {
   RunToEnd();
   EXPECT_EQ(results_[0].output_ids, (std::vector<int32_t>{1004, 1005, 1006, 60}));
   EXPECT_EQ(results_[0].finish_reason, FinishReason::kLength);
+}
+
+// The same answers when each step is planned before the one before it is known.
+class LookAheadTest : public SchedulerTest {
+ protected:
+  LookAheadTest() { look_ahead_ = 1; }
+};
+
+TEST_F(LookAheadTest, ALengthIsReachedWithoutAStepTooMany) {
+  Make({.max_num_seqs = 2, .max_model_len = 100, .num_blocks = 10});
+  Submit(Request(0, 4, 7));
+  RunToEnd();
+  EXPECT_EQ(num_computed_, 4 + 6);
+  ExpectWholeAnswers(1, 4, 7);
+}
+
+TEST_F(LookAheadTest, WhatIsDrawnBehindAStopIsDropped) {
+  Make({.max_num_seqs = 2, .max_model_len = 100, .num_blocks = 10});
+  GenerationRequest request = Request(0, 4, 50);
+  request.stop_ids = {1006};
+  Submit(request);
+  Submit(Request(1, 4, 20));
+  RunToEnd();
+  EXPECT_EQ(results_[0].output_ids, (std::vector<int32_t>{1004, 1005, 1006}));
+  EXPECT_EQ(results_[0].finish_reason, FinishReason::kStop);
+  EXPECT_EQ(results_[1].output_ids.size(), 20u);
+  EXPECT_EQ(scheduler_->num_output_tokens(), 23);
+  EXPECT_EQ(num_computed_, (4 + 3) + (4 + 19)) << "one token behind the stop";
+  EXPECT_EQ(scheduler_->blocks().num_used(), 0);
+}
+
+TEST_F(LookAheadTest, TheBlocksOfWhoStoppedServeOthersAtOnce) {
+  Make({.max_num_seqs = 4, .max_model_len = 96, .num_blocks = 6});
+  for (int id = 0; id < 20; ++id) {
+    GenerationRequest request = Request(id, 1 + id % 40, 50);
+    request.stop_ids = {1030 + id % 20};
+    Submit(request);
+  }
+  RunToEnd();
+  for (int id = 0; id < 20; ++id) {
+    ASSERT_FALSE(results_[id].output_ids.empty());
+    for (size_t i = 0; i < results_[id].output_ids.size(); ++i) {
+      EXPECT_EQ(results_[id].output_ids[i], 1001 + id % 40 + static_cast<int>(i));
+    }
+  }
+  EXPECT_EQ(scheduler_->blocks().num_used(), 0);
+}
+
+TEST_F(LookAheadTest, ForcedTokensReplaceWhatWasDrawnAhead) {
+  Make({.max_num_seqs = 2, .max_model_len = 100, .num_blocks = 10});
+  GenerationRequest request = Request(0, 4, 12);
+  request.budget_forcing = {.max_thinking_tokens = 6,
+                            .num_extensions = 1,
+                            .extension_ids = {50, 51, 52},
+                            .end_of_thinking_ids = {1005, 1006},
+                            .forced_stop_ids = {60, 61}};
+  Submit(request);
+  RunToEnd();
+  EXPECT_EQ(results_[0].output_ids,
+            (std::vector<int32_t>{1004, 50, 51, 52, 1008, 1009, 60, 61, 1012, 1013, 1014, 1015}));
+  EXPECT_EQ(scheduler_->num_output_tokens(), 12);
+}
+
+TEST_F(LookAheadTest, RepeatsOfAPromptComputeItsFullBlocksOnce) {
+  Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 64});
+  for (int id = 0; id < 4; ++id) Submit(Request(id, 50, 2, /*first_token=*/7));
+  EXPECT_THAT(Step(), ElementsAre(0));
+  EXPECT_THAT(Step(), ElementsAre(0, 1, 2, 3));
+  RunToEnd();
+  EXPECT_EQ(num_computed_, 50 + 3 * 2 + 4);
+}
+
+TEST_F(LookAheadTest, WhoIsPreemptedWithADrawInFlightKeepsIt) {
+  for (const int num_host_blocks : {0, 7, 60}) {
+    Make({.max_num_seqs = 8, .max_model_len = 100, .num_blocks = 14});
+    scheduler_->SetHostBlocks(num_host_blocks);
+    num_computed_ = 0;
+    for (int id = 0; id < 8; ++id) {
+      GenerationRequest request = Request(id, 20, 70);
+      if (id % 2 == 1) request.stop_ids = {1080 + id};
+      Submit(request);
+    }
+    RunToEnd();
+    EXPECT_GT(scheduler_->num_preemptions(), 0);
+    for (int id = 0; id < 8; ++id) {
+      ASSERT_EQ(results_[id].output_ids.size(), id % 2 == 1 ? 61u + id : 70u);
+      for (size_t i = 0; i < results_[id].output_ids.size(); ++i) {
+        EXPECT_EQ(results_[id].output_ids[i], 1020 + static_cast<int>(i));
+      }
+    }
+    EXPECT_EQ(scheduler_->blocks().num_used(), 0);
+  }
+}
+
+TEST_F(LookAheadTest, WhoEndsWhilePreemptedIsDone) {
+  Make({.max_num_seqs = 2, .max_model_len = 64, .num_blocks = 4});
+  // The first needs a third block when the second's last token is in flight.
+  Submit(Request(0, 17, 40));
+  Submit(Request(1, 3, 16));
+  RunToEnd();
+  EXPECT_EQ(scheduler_->num_preemptions(), 1);
+  EXPECT_EQ(results_[0].output_ids.size(), 40u);
+  EXPECT_EQ(results_[1].output_ids.size(), 16u);
+  EXPECT_EQ(scheduler_->blocks().num_used(), 0);
+}
+
+TEST_F(LookAheadTest, CancelDropsWhatIsInFlight) {
+  Make({.max_num_seqs = 4, .max_model_len = 64, .num_blocks = 8});
+  Submit(Request(0, 4, 50));
+  Submit(Request(1, 4, 20));
+  for (int i = 0; i < 5; ++i) Step();
+  EXPECT_TRUE(scheduler_->Cancel(0));
+  Submit(Request(2, 30, 20));
+  RunToEnd();
+  EXPECT_EQ(results_.count(0), 0u);
+  EXPECT_EQ(results_[1].output_ids.size(), 20u);
+  EXPECT_EQ(results_[2].output_ids.front(), 1030);
+  EXPECT_EQ(results_[2].output_ids.back(), 1049);
+  EXPECT_EQ(scheduler_->blocks().num_used(), 0);
 }
 
 TEST_F(SchedulerTest, CancelDropsARequestWhereverItIs) {
