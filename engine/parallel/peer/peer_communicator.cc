@@ -15,6 +15,8 @@ constexpr int64_t kAlignment = 256;
 // Blocks of 512 threads that run at once on a multiprocessor: what kernels that wait for their
 // peers are compiled for.
 constexpr int kBlocksPerMultiprocessor = 2;
+// Ranks that share a device leave room for the kernels that their waiting ones wait for.
+constexpr int kBlocksOfSharedDevice = 32;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -131,8 +133,10 @@ absl::StatusOr<Communicators> MakePeerCommunicators(std::span<const int> devices
   group->aborted[0] = 0;
   for (const int device : devices) {
     ASSAY_ASSIGN_OR_RETURN(const DeviceProperties properties, UseDevice(device));
-    group->num_blocks =
-        std::min(group->num_blocks, kBlocksPerMultiprocessor * properties.num_multiprocessors);
+    const bool is_shared = std::ranges::count(devices, device) > 1;
+    group->num_blocks = std::min(
+        group->num_blocks, is_shared ? kBlocksOfSharedDevice
+                                     : kBlocksPerMultiprocessor * properties.num_multiprocessors);
     for (const int peer : devices) {
       if (peer != device) ASSAY_RETURN_IF_ERROR(EnableAccess(device, peer));
     }

@@ -19,6 +19,7 @@ bool HavePeerAccess(std::span<const int> devices);
 // Of each device's memory.
 int64_t PeerCommunicatorBytes(int size, const std::vector<int64_t>& window_bytes);
 
+// A device may be given several times: its ranks share it, which lets one GPU run a gang in tests.
 // Windows are cleared. FAILED_PRECONDITION naming the devices without peer access. Changes the
 // calling thread's device.
 absl::StatusOr<Communicators> MakePeerCommunicators(std::span<const int> devices,
