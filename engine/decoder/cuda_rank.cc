@@ -109,6 +109,9 @@ absl::Status CudaRank::Load(int64_t num_blocks) {
   ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
   cache_.base = cache_memory_.data();
   cache_.num_blocks = num_blocks;
+  ASSAY_ASSIGN_OR_RETURN(
+      swap_,
+      BlockSwap::Make(options_.device, cache_, std::min(options_.swap_bytes, cache_bytes), stream));
   memory_bytes_ = memory_plan_.total_bytes - memory_plan_.cache_bytes + cache_bytes;
   LogWith(spdlog::level::debug, {}, "kernels of the linears\n" + decoder_->DescribeGemms());
   return model_plan_.random_weights ? FillCacheRandomly() : absl::OkStatus();
@@ -137,6 +140,7 @@ absl::Status CudaRank::Launch(const CudaPass& pass) {
     inputs_.SetBlockTable(static_cast<int>(i), pass.block_tables[i]);
   }
   FillRows(pass);
+  ASSAY_RETURN_IF_ERROR(swap_->HoldBack(pass));
   const int graph_rows = pass.graph_rows();
   const cudaStream_t stream = stream_.get();
   InFlight& in_flight = in_flight_[num_launched_ % 2];

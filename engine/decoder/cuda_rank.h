@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/decoder/cuda_block_swap.h"
 #include "engine/decoder/cuda_decoder.h"
 #include "engine/decoder/cuda_memory_plan.h"
 #include "engine/decoder/cuda_model.h"
@@ -37,6 +38,7 @@ class CudaRank {
     CudaDecoder::Limits limits;
     int max_num_seqs = 0;        // more blocks than these need are not wanted
     int64_t kv_cache_bytes = 0;  // at most; 0: what the device has left
+    int64_t swap_bytes = 0;      // of host memory for copies of blocks, at most
   };
 
   // Looks at the device and divides its memory, of which it takes none yet. `model_plan` outlives
@@ -69,6 +71,13 @@ class CudaRank {
   // Waits for the oldest pass in flight: the drawn ids in the order of its `sampled`, valid until
   // the next call.
   absl::StatusOr<std::span<const int32_t>> Collect();
+
+  // Copies of blocks to host memory and back, between the passes launched before and after.
+  int64_t num_host_blocks() const { return swap_->num_host_blocks(); }
+  absl::Status CopyToHost(std::span<const BlockCopy> copies) { return swap_->CopyToHost(copies); }
+  absl::Status CopyFromHost(std::span<const BlockCopy> copies) {
+    return swap_->CopyFromHost(copies);
+  }
 
   // logits [ids, vocab_size] of a sequence outside the cache, with nothing in flight; the ids are
   // in the vocabulary.
@@ -111,6 +120,7 @@ class CudaRank {
   StepInputs inputs_;
   DeviceBuffer<uint8_t> cache_memory_;
   KvCache cache_;
+  std::unique_ptr<BlockSwap> swap_;    // dies before the cache
   DeviceBuffer<int32_t> sampled_ids_;  // [max_sampled]
   InFlight in_flight_[2];              // the pass launched n-th is in n % 2
   int64_t num_launched_ = 0;

@@ -1,5 +1,7 @@
 #include "engine/decoder/cuda_runner.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <deque>
 #include <utility>
@@ -14,6 +16,11 @@ namespace {
 
 using namespace cuda;  // NOLINT: this file is the backend's door
 
+int64_t SwapBytes(const CudaRunnerOptions& options) {
+  if (options.swap_bytes >= 0) return options.swap_bytes;
+  return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4;
+}
+
 // Cuts steps into passes and has its rank run them. A step is one pass as a rule, and then two may
 // be in flight; one of several passes (more rows or sequences than a pass takes) is run alone, its
 // ids going through the host.
@@ -26,11 +33,15 @@ class CudaRunner final : public ModelRunner {
   int64_t num_blocks() const override { return rank_->num_blocks(); }
   int block_size() const override { return kKvPageTokens; }
   int64_t memory_bytes() const override { return rank_->memory_bytes(); }
-  int64_t num_host_blocks() const override { return 0; }
+  int64_t num_host_blocks() const override { return rank_->num_host_blocks(); }
   absl::Status Launch(std::span<const BatchChunk> batch) override;
   absl::StatusOr<std::span<const int32_t>> Collect() override;
-  absl::Status CopyToHost(std::span<const BlockCopy>) override { return absl::OkStatus(); }
-  absl::Status CopyFromHost(std::span<const BlockCopy>) override { return absl::OkStatus(); }
+  absl::Status CopyToHost(std::span<const BlockCopy> copies) override {
+    return rank_->CopyToHost(copies);
+  }
+  absl::Status CopyFromHost(std::span<const BlockCopy> copies) override {
+    return rank_->CopyFromHost(copies);
+  }
   absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
                                              ForwardObserver* observer) override;
   const RunnerTimes& times() const override { return times_; }
@@ -82,7 +93,8 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CudaRunner::Load(const std::string&
                                  .max_sampled = lanes,
                                  .max_model_len = runner->max_model_len_},
                       .max_num_seqs = options.max_num_seqs,
-                      .kv_cache_bytes = options.kv_cache_bytes}));
+                      .kv_cache_bytes = options.kv_cache_bytes,
+                      .swap_bytes = SwapBytes(options)}));
   ASSAY_RETURN_IF_ERROR(runner->rank_->Load(runner->rank_->memory_plan().num_blocks));
   ASSAY_RETURN_IF_ERROR(runner->rank_->CaptureGraphs());
   runner->weight_bytes_ = static_cast<double>(runner->rank_->weight_bytes_read());

@@ -220,6 +220,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> LoadOnCuda(const std::string& model
                                     .prefill_chunk = PrefillChunk(options),
                                     .max_model_len = max_model_len,
                                     .kv_cache_bytes = options.kv_cache_bytes,
+                                    .swap_bytes = options.swap_bytes,
                                     .random_weights = options.random_weights});
 }
 
