@@ -1,9 +1,9 @@
-// assay demo: a whole sweep on this machine's CPU, from nothing to its table.
+// assay demo: a whole sweep on this machine's CPU or first GPU, from nothing to its table.
 //
 // It starts what a cluster would have (a coordinator, a worker and its runners, as processes of
-// their own on loopback), submits examples/demo.yaml, shows the progress on stderr, prints the
-// table on stdout, and leaves the database. On the same --data folder it finishes at once from the
-// store.
+// their own on loopback), submits examples/demo.yaml (or demo-cuda.yaml), shows the progress on
+// stderr, prints the table on stdout, and leaves the database. On the same --data folder it
+// finishes at once from the store.
 #include <unistd.h>
 
 #include <atomic>
@@ -38,6 +38,7 @@ constexpr absl::Duration kStopGrace = absl::Seconds(10);
 struct DemoOptions {
   std::string data;
   std::string spec;
+  std::string device = "cpu";
   int num_slots = 0;
   bool keep_running = false;
 };
@@ -265,7 +266,9 @@ absl::StatusOr<int> Demo(const Session& session, const DemoOptions& options) {
   const GracefulInterrupts graceful;
   ASSAY_ASSIGN_OR_RETURN(const std::string examples, FindExamples());
   ASSAY_ASSIGN_OR_RETURN(const std::string data, PrepareDataFolder(options.data));
-  const std::string spec = options.spec.empty() ? examples + "/demo.yaml" : options.spec;
+  const bool on_gpu = options.device == "cuda";
+  const std::string spec =
+      !options.spec.empty() ? options.spec : examples + (on_gpu ? "/demo-cuda.yaml" : "/demo.yaml");
   ASSAY_RETURN_IF_ERROR(ReadFile(spec, 1 << 20).status());  // before anything is started
   Say("data folder: {}", data);
 
@@ -274,6 +277,7 @@ absl::StatusOr<int> Demo(const Session& session, const DemoOptions& options) {
       const auto processes,
       DemoProcesses::Start({.data = data,
                             .examples = examples,
+                            .on_gpu = on_gpu,
                             .num_slots = options.num_slots > 0 ? options.num_slots : cores}));
   ASSAY_ASSIGN_OR_RETURN(const auto client, Client::Create({.address = processes->address()}));
   Watchdog watchdog(processes.get(), client.get());
@@ -299,7 +303,7 @@ absl::StatusOr<int> Demo(const Session& session, const DemoOptions& options) {
 
 void AddDemoCommand(CLI::App& app, Session* session) {
   CLI::App* command =
-      app.add_subcommand("demo", "Run a whole sweep on this machine's CPU, then its table");
+      app.add_subcommand("demo", "Run a whole sweep on this machine, then its table");
   command->footer(
       "Starts a coordinator and a worker on loopback, follows the sweep examples/demo.yaml, prints "
       "its\n"
@@ -313,7 +317,15 @@ void AddDemoCommand(CLI::App& app, Session* session) {
       ->type_name("DIR");
   command->add_option("--spec", options->spec, "Another sweep (default: examples/demo.yaml)")
       ->type_name("FILE");
-  command->add_option("--slots", options->num_slots, "Runners at once (default: one a core)")
+  CLI::Option* device = command
+                            ->add_option("--device", options->device,
+                                         "cpu, or cuda: the first GPU, and examples/demo-cuda.yaml")
+                            ->check(CLI::IsMember({"cpu", "cuda"}))
+                            ->capture_default_str();
+  command
+      ->add_option("--slots", options->num_slots,
+                   "Runners at once on the CPU (default: one a core)")
+      ->excludes(device)
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
   command->add_flag("--keep-running", options->keep_running,

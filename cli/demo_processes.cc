@@ -72,7 +72,8 @@ absl::StatusOr<std::unique_ptr<DemoProcesses>> DemoProcesses::Start(const Option
           options.data, "assay-worker",
           {"--coordinator", demo->address_, "--models", options.examples + "/models", "--artifacts",
            options.data + "/worker/artifacts", "--spool", options.data + "/worker/spool",
-           "--worker-id", "demo", "--slots", fmt::format("{}", options.num_slots)}));
+           "--worker-id", "demo", options.on_gpu ? "--gpus" : "--slots",
+           options.on_gpu ? "0" : fmt::format("{}", options.num_slots)}));
   demo->processes_.push_back(std::move(worker));
   return demo;
 }

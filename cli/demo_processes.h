@@ -22,6 +22,7 @@ class DemoProcesses {
   struct Options {
     std::string data;      // folder of the database, logs, artifacts
     std::string examples;  // folder with models/, benchmarks/, calibration/
+    bool on_gpu = false;   // the first one, instead of num_slots runners on the CPU
     int num_slots = 1;
   };
 

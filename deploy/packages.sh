@@ -8,7 +8,7 @@ packages=(
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev
   libspdlog-dev libfmt-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev
   libsqlite3-dev sqlite3 libzstd-dev libpcre2-dev libutf8proc-dev libssl-dev openssl
-  libgtest-dev libgmock-dev libbenchmark-dev iproute2
+  libgtest-dev libgmock-dev libbenchmark-dev iproute2 zstd
 )
 
 missing=()

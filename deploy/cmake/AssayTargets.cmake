@@ -22,6 +22,11 @@ function(assay_executable name)
   add_executable(${name} ${ARG_SRCS})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} assay_warnings)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+  # Installed, it looks for libraries beside itself (deploy/pack.sh puts them there) and for the CUDA
+  # Toolkit's where that lives. A DT_RPATH, for it holds for the libraries' own libraries too.
+  set_target_properties(${name} PROPERTIES
+    INSTALL_RPATH "$ORIGIN/../lib;/usr/local/cuda/lib64;/usr/local/cuda/lib")
+  target_link_options(${name} PRIVATE -Wl,--disable-new-dtags)
 endfunction()
 
 # assay_test(name SRCS ... DEPS ... [LABEL unit|integration|cuda|multi_gpu] [TIMEOUT seconds]):

@@ -173,6 +173,22 @@ TEST(SweepSpecTest, ASweepRunsOnTheCpuUnlessItSaysCuda) {
   EXPECT_EQ(cuda.device, Device::kCuda);
 }
 
+// Their tables are compared.
+TEST(SweepSpecTest, TheDemosDifferInNameAndDeviceAlone) {
+  const auto read = [](const std::string& name) {
+    const absl::StatusOr<std::string> yaml =
+        ReadFile(assay::testing::SourcePath("examples/" + name));
+    EXPECT_OK(yaml.status());
+    return ParseSweepSpec(yaml.value_or(""), name);
+  };
+  ASSERT_OK_AND_ASSIGN(const SweepSpec cpu, read("demo.yaml"));
+  ASSERT_OK_AND_ASSIGN(SweepSpec cuda, read("demo-cuda.yaml"));
+  EXPECT_EQ(cuda.device, Device::kCuda);
+  cuda.name = cpu.name;
+  cuda.device = cpu.device;
+  EXPECT_EQ(PrintSweepSpec(cuda), PrintSweepSpec(cpu));
+}
+
 TEST(SweepSpecTest, ReportsSeveralErrorsAtOnceInFileOrder) {
   const std::string yaml =
       "name: s\n"
