@@ -85,10 +85,10 @@ Means Means::Find() {
   auto network = NetworkNamespace::Create();
   if (!network.ok()) {
     means.no_namespaces = Message(network.status());
-    means.no_netem = means.no_namespaces;
-  } else if (const absl::Status netem = (*network)->Degrade(absl::Milliseconds(1), 0);
-             !netem.ok()) {
-    means.no_netem = Message(netem);
+    means.no_degrading = means.no_namespaces;
+  } else if (const absl::Status degraded = (*network)->Degrade(absl::Milliseconds(1), 0);
+             !degraded.ok()) {
+    means.no_degrading = Message(degraded);
   }
   return means;
 }
@@ -230,11 +230,11 @@ absl::Status ChaosSystem::StartProgram(Program* program) {
   return absl::OkStatus();
 }
 
+bool ChaosSystem::coordinator_serves() const { return fs::exists(directory_ + "/port"); }
+
 bool ChaosSystem::WaitUntilServing() {
   return testing::WaitUntil(
-             [this] {
-               return fs::exists(directory_ + "/port") || !coordinator_.process->running();
-             },
+             [this] { return coordinator_serves() || !coordinator_.process->running(); },
              kPatience) &&
          coordinator_.process->running();
 }

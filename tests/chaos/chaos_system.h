@@ -31,7 +31,7 @@ namespace assay::chaos {
 struct Means {
   std::string no_mounts;
   std::string no_namespaces;
-  std::string no_netem;
+  std::string no_degrading;
   std::string no_clock_steps;
 
   // Gives the process mounts of its own: before any thread starts.
@@ -67,10 +67,12 @@ class ChaosSystem {
     std::unique_ptr<Subprocess> process;  // null while it is down
     absl::Time start_at;                  // while it is down
     bool disk_is_full = false;
-    bool may_fail = false;  // it was started on a full disk
+    bool may_fail = false;  // its disk was full when it started
   };
   Program& coordinator() { return coordinator_; }
   Program& worker(int index) { return workers_[static_cast<size_t>(index)]; }
+
+  bool coordinator_serves() const;
 
   // SIGKILL now, a new start after `down`. False when it is down.
   bool Kill(Program* program, absl::Duration down);

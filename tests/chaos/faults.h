@@ -24,7 +24,7 @@ enum class FaultKind {
   kCutLink,           // in the middle of a message
   kBlackholeNetwork,  // in the worker's network namespace, one direction
   kUnplugNetwork,
-  kDegradeNetwork,  // netem
+  kDegradeNetwork,  // late and lossy
   kFullStoreDisk,
   kFullSpoolDisk,
   kLimitStoreFiles,  // as full disks, by limits of file sizes

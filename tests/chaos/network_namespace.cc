@@ -11,6 +11,7 @@ namespace assay::chaos {
 namespace {
 
 constexpr char kInnerDevice[] = "link0";
+constexpr int kPacketBytes = 1600;
 constexpr char kNobody[] = "02:00:00:00:00:0b";  // no device's address
 
 absl::Status Run(const std::vector<std::string>& argv) {
@@ -81,9 +82,16 @@ absl::Status NetworkNamespace::Blackhole(bool outward) {
 }
 
 absl::Status NetworkNamespace::Degrade(absl::Duration delay, int loss_percent) {
-  return Run({"tc", "qdisc", "replace", "dev", device_, "root", "netem", "delay",
-              fmt::format("{}ms", absl::ToInt64Milliseconds(delay)), "loss",
-              fmt::format("{}%", loss_percent)});
+  const absl::Status degraded = Run({"tc", "qdisc", "replace", "dev", device_, "root", "netem",
+                                     "delay", fmt::format("{}ms", absl::ToInt64Milliseconds(delay)),
+                                     "loss", fmt::format("{}%", loss_percent)});
+  if (degraded.ok()) return degraded;
+  // Without netem: a wire so narrow that one packet takes the delay, with a queue so short that
+  // what comes in a burst is lost.
+  const double bits_per_s = kPacketBytes * 8 / absl::ToDoubleSeconds(delay);
+  return Run({"tc", "qdisc", "replace", "dev", device_, "root", "tbf", "rate",
+              fmt::format("{:.0f}bit", bits_per_s), "burst", fmt::format("{}", 2 * kPacketBytes),
+              "limit", fmt::format("{}", loss_percent > 0 ? 2 * kPacketBytes : 64 * kPacketBytes)});
 }
 
 absl::Status NetworkNamespace::Heal() {

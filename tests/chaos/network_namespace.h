@@ -32,7 +32,8 @@ class NetworkNamespace {
   absl::Status Unplug();
   // Frames in one direction go to an address that nobody has: they vanish without a word.
   absl::Status Blackhole(bool outward);
-  // Late and lossy. UNAVAILABLE where the kernel has no netem.
+  // Late and lossy, by netem or, where the kernel has none, by a narrow wire with a short queue
+  // (tbf). UNAVAILABLE where it has neither.
   absl::Status Degrade(absl::Duration delay, int loss_percent);
   // As good as new.
   absl::Status Heal();

@@ -350,6 +350,10 @@ bool Round::LimitFiles(const Fault& fault, ChaosSystem::Program* program) {
     Problem(Message(limited));
     return false;
   }
+  // One that is still opening its files ends with a word, as on a full disk.
+  if (program == &system_->coordinator() && !system_->coordinator_serves()) {
+    program->may_fail = true;
+  }
   Hold(fault, [this, program, pid] {
     if (program->process == nullptr || program->process->pid() != pid) return;
     if (const absl::Status lifted = LimitFileSize(pid, -1); !lifted.ok()) {
@@ -433,7 +437,7 @@ std::vector<FaultKind> PossibleKinds(const Means& means, std::vector<std::string
     if (kind == FaultKind::kBlackholeNetwork || kind == FaultKind::kUnplugNetwork) {
       why_not = means.no_namespaces;
     } else if (kind == FaultKind::kDegradeNetwork) {
-      why_not = means.no_netem;
+      why_not = means.no_degrading;
     } else if (kind == FaultKind::kFullStoreDisk || kind == FaultKind::kFullSpoolDisk) {
       why_not = means.no_mounts;
     } else if (kind == FaultKind::kStepCoordinatorClock || kind == FaultKind::kStepWorkerClock) {
