@@ -19,6 +19,12 @@ constexpr char kSpaceRanges[] =
 constexpr char kNonSpaceRanges[] =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
 
+// What a backslash makes a plain character of, in both engines.
+bool IsQuotable(char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return byte < 0x80 && !std::isalnum(byte);
+}
+
 // Rewrites a pattern and refuses what the two engines read differently.
 class Translator {
  public:
@@ -82,11 +88,8 @@ class Translator {
         return Refuse("\\x without braces is");  // a raw byte in Oniguruma
       }
       Copy(close + 1 - i_);
-    } else if (std::string_view("dDrntf").find(c) != std::string_view::npos) {
+    } else if (std::string_view("dDrntf").find(c) != std::string_view::npos || IsQuotable(c)) {
       Copy(2);
-    } else if (static_cast<unsigned char>(c) < 0x80 &&
-               !std::isalnum(static_cast<unsigned char>(c))) {
-      Copy(2);  // a quoted character
     } else {
       return Refuse(fmt::format("\\{} is", c));
     }
