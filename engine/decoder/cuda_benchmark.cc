@@ -214,7 +214,7 @@ absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options
     return InvalidArgument("a benchmark needs batch sizes, context lengths and steps");
   }
   ASSAY_ASSIGN_OR_RETURN(const Costs costs, CostsOf(options.model_dir));
-  ASSAY_ASSIGN_OR_RETURN(const DeviceProperties device, UseDevice(options.device));
+  ASSAY_ASSIGN_OR_RETURN(const DeviceProperties device, UseDevice(options.devices[0]));
   BenchmarkReport report;
   report.device = fmt::format("{}, {} multiprocessors", device.name, device.num_multiprocessors);
   ASSAY_ASSIGN_OR_RETURN(const BenchmarkRow copy, MeasureCopy());
@@ -223,7 +223,7 @@ absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options
 
   const int max_batch = *std::ranges::max_element(options.batch_sizes);
   const int64_t longest = std::max(*std::ranges::max_element(options.context_lens), kPromptTokens);
-  CudaRunnerOptions runner_options = {.device = options.device,
+  CudaRunnerOptions runner_options = {.devices = options.devices,
                                       .max_num_seqs = max_batch,
                                       .max_model_len = longest,
                                       .random_weights = options.random_weights};

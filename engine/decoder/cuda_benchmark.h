@@ -16,7 +16,7 @@ namespace assay::engine {
 struct BenchmarkOptions {
   std::string model_dir;
   bool random_weights = false;  // model_dir holds config.json (and perhaps assay_quant.json) alone
-  int device = 0;
+  std::vector<int> devices = {0};  // several: tensor-parallel
   std::vector<int> batch_sizes = {1, 16, 64, 128, 256};
   std::vector<int64_t> context_lens = {1024, 8192};
   int64_t prefill_tokens = 8192;  // in prompts of 2048; 0: no prefill

@@ -9,8 +9,9 @@
 #include "base/status.h"
 #include "engine/decoder/rope_table.h"
 #include "engine/kernels/cuda/embedding.h"
+#include "engine/kernels/cuda/gather_columns.h"
 #include "engine/kernels/cuda/kv_pages.h"
-#include "engine/kernels/cuda/rms_norm.h"
+#include "engine/kernels/cuda/sum_norm.h"
 #include "engine/kernels/cuda/swiglu.h"
 
 namespace assay::engine::cuda {
@@ -45,9 +46,10 @@ absl::StatusOr<Gemm> ChooseGemm(cublasLtHandle_t lt, const GemmShape& shape, int
 
 }  // namespace
 
-int64_t CudaDecoder::ActivationBytes(const ModelConfig& config, const Limits& limits) {
-  const int64_t row = 3 * int64_t{config.hidden_size} + QkvSize(config) + config.q_size() +
-                      3 * int64_t{config.intermediate_size};
+int64_t CudaDecoder::ActivationBytes(const ModelConfig& config, const Limits& limits,
+                                     bool in_gang) {
+  const int64_t row = (in_gang ? 2 : 3) * int64_t{config.hidden_size} + QkvSize(config) +
+                      config.q_size() + 3 * int64_t{config.intermediate_size};
   return limits.max_rows * row * 2 + int64_t{limits.max_sampled} * config.vocab_size * 4;
 }
 
@@ -56,10 +58,21 @@ int64_t CudaDecoder::WorkspaceBytes(const ModelConfig& config, const Limits& lim
          NumAngles(config, limits) * 2 * 4;
 }
 
+std::vector<int64_t> CudaDecoder::WindowBytes(const ShardPlan& shard, const Limits& limits) {
+  const int64_t update_bytes = int64_t{limits.max_rows} * shard.whole.hidden_size * 2;
+  return {update_bytes, update_bytes, limits.max_sampled * shard.lm_head_rows * 4};
+}
+
 absl::StatusOr<std::unique_ptr<CudaDecoder>> CudaDecoder::Make(const CudaModel* model,
                                                                const Limits& limits,
+                                                               Communicator* communicator,
                                                                cudaStream_t stream) {
-  std::unique_ptr<CudaDecoder> decoder(new CudaDecoder(model, limits));
+  const int hidden_size = model->config.hidden_size;
+  if (communicator != nullptr && (hidden_size % 8 != 0 || hidden_size > kMaxSumNormSize)) {
+    return Unimplemented("a gang's hidden size is a multiple of 8 up to {}; it is {}",
+                         kMaxSumNormSize, hidden_size);
+  }
+  std::unique_ptr<CudaDecoder> decoder(new CudaDecoder(model, limits, communicator));
   ASSAY_RETURN_IF_ERROR(decoder->ChooseGemms(stream));
   ASSAY_RETURN_IF_ERROR(decoder->Allocate());
 
@@ -77,7 +90,9 @@ absl::Status CudaDecoder::Allocate() {
   const ModelConfig& config = model_.config;
   const int64_t rows = limits_.max_rows;
   ASSAY_ASSIGN_OR_RETURN(hidden_, Halves::Allocate(rows * config.hidden_size));
-  ASSAY_ASSIGN_OR_RETURN(update_, Halves::Allocate(rows * config.hidden_size));
+  if (communicator_ == nullptr) {
+    ASSAY_ASSIGN_OR_RETURN(update_, Halves::Allocate(rows * config.hidden_size));
+  }
   ASSAY_ASSIGN_OR_RETURN(normed_, Halves::Allocate(rows * config.hidden_size));
   ASSAY_ASSIGN_OR_RETURN(projected_, Halves::Allocate(rows * QkvSize(config)));
   ASSAY_ASSIGN_OR_RETURN(attended_, Halves::Allocate(rows * config.q_size()));
@@ -128,20 +143,42 @@ absl::Status CudaDecoder::ChooseGemms(cudaStream_t stream) {
   return absl::OkStatus();
 }
 
-absl::Status CudaDecoder::Normalize(const float* weight, bool with_update, int num_rows,
-                                    cudaStream_t stream) {
-  return RmsNorm({.hidden = hidden_.data(),
-                  .update = with_update ? update_.data() : nullptr,
-                  .weight = weight,
-                  .sum = with_update ? hidden_.data() : nullptr,
-                  .normed = normed_.data(),
-                  .num_rows = num_rows,
-                  .size = model_.config.hidden_size,
-                  .eps = model_.config.rms_norm_eps},
+__nv_bfloat16* CudaDecoder::UpdateOf(Window window) const {
+  if (communicator_ == nullptr) return update_.data();
+  return reinterpret_cast<__nv_bfloat16*>(communicator_->window(window));
+}
+
+RmsNormArgs CudaDecoder::NormArgs(const float* weight, int num_rows) const {
+  return {.hidden = hidden_.data(),
+          .weight = weight,
+          .normed = normed_.data(),
+          .num_rows = num_rows,
+          .size = model_.config.hidden_size,
+          .eps = model_.config.rms_norm_eps};
+}
+
+absl::Status CudaDecoder::AddAndNormalize(Window window, RmsNormArgs args, cudaStream_t stream) {
+  if (communicator_ == nullptr) {
+    args.update = update_.data();
+    return RmsNorm(args, stream);
+  }
+  ASSAY_ASSIGN_OR_RETURN(
+      const GangParts update,
+      communicator_->Share(window, int64_t{num_rows_} * model_.config.hidden_size * 2, stream));
+  return SumNorm({.hidden = args.hidden,
+                  .update = update,
+                  .rows = args.rows,
+                  .weight = args.weight,
+                  .sum = args.sum,
+                  .normed = args.normed,
+                  .num_rows = args.num_rows,
+                  .size = args.size,
+                  .eps = args.eps},
                  stream);
 }
 
 absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
+  num_rows_ = step.rows.num_rows;
   ASSAY_RETURN_IF_ERROR(GatherEmbeddings({.ids = step.ids,
                                           .drawn = step.drawn,
                                           .table = model_.embedding,
@@ -183,8 +220,14 @@ absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaSt
   const CudaLayer& layer = model_.layers[static_cast<size_t>(layer_index)];
   const int num_rows = step.rows.num_rows;
   const int64_t stride = QkvSize(config);
-  // The update of the layer before is still to be added.
-  ASSAY_RETURN_IF_ERROR(Normalize(layer.input_norm, layer_index > 0, num_rows, stream));
+  RmsNormArgs norm = NormArgs(layer.input_norm, num_rows);
+  if (layer_index == 0) {
+    ASSAY_RETURN_IF_ERROR(RmsNorm(norm, stream));
+  } else {
+    // The update of the layer before is still to be added.
+    norm.sum = hidden_.data();
+    ASSAY_RETURN_IF_ERROR(AddAndNormalize(kMlpWindow, norm, stream));
+  }
   ASSAY_RETURN_IF_ERROR(
       qkv_->Run(normed_.data(), layer.qkv, layer.qkv_bias, projected_.data(), num_rows, stream));
   ASSAY_RETURN_IF_ERROR(WriteCache(step, layer_index, projected_.data(), stream));
@@ -207,12 +250,15 @@ absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaSt
     attention.rows.num_rows = step.num_decode_rows;
     ASSAY_RETURN_IF_ERROR(DecodeAttention(attention, *decode_workspace_, stream));
   }
-  return o_->Run(attended_.data(), layer.o, layer.o_bias, update_.data(), num_rows, stream);
+  return o_->Run(attended_.data(), layer.o, layer.o_bias, UpdateOf(kAttentionWindow), num_rows,
+                 stream);
 }
 
 absl::Status CudaDecoder::RunMlp(int layer_index, int num_rows, cudaStream_t stream) {
   const CudaLayer& layer = model_.layers[static_cast<size_t>(layer_index)];
-  ASSAY_RETURN_IF_ERROR(Normalize(layer.post_attention_norm, true, num_rows, stream));
+  RmsNormArgs norm = NormArgs(layer.post_attention_norm, num_rows);
+  norm.sum = hidden_.data();
+  ASSAY_RETURN_IF_ERROR(AddAndNormalize(kAttentionWindow, norm, stream));
   ASSAY_RETURN_IF_ERROR(gate_up_->Run(normed_.data(), layer.gate_up, nullptr, gate_up_rows_.data(),
                                       num_rows, stream));
   ASSAY_RETURN_IF_ERROR(Swiglu({.gate_up = gate_up_rows_.data(),
@@ -220,23 +266,30 @@ absl::Status CudaDecoder::RunMlp(int layer_index, int num_rows, cudaStream_t str
                                 .num_rows = num_rows,
                                 .size = model_.config.intermediate_size},
                                stream));
-  return down_->Run(activated_.data(), layer.down, nullptr, update_.data(), num_rows, stream);
+  return down_->Run(activated_.data(), layer.down, nullptr, UpdateOf(kMlpWindow), num_rows, stream);
 }
 
 absl::Status CudaDecoder::ComputeLogits(const int32_t* row_indices, int num_rows,
                                         cudaStream_t stream) {
   ASSAY_CHECK(num_rows <= limits_.max_sampled, "{} rows of logits", num_rows);
-  ASSAY_RETURN_IF_ERROR(RmsNorm({.hidden = hidden_.data(),
-                                 .update = update_.data(),
-                                 .rows = row_indices,
-                                 .weight = model_.final_norm,
-                                 .sum = nullptr,
-                                 .normed = normed_.data(),
-                                 .num_rows = num_rows,
-                                 .size = model_.config.hidden_size,
-                                 .eps = model_.config.rms_norm_eps},
-                                stream));
-  return lm_head_->Run(normed_.data(), model_.lm_head, nullptr, logits_.data(), num_rows, stream);
+  RmsNormArgs norm = NormArgs(model_.final_norm, num_rows);
+  norm.rows = row_indices;
+  ASSAY_RETURN_IF_ERROR(AddAndNormalize(kMlpWindow, norm, stream));
+  float* const own = communicator_ == nullptr
+                         ? logits_.data()
+                         : reinterpret_cast<float*>(communicator_->window(kLogitsWindow));
+  ASSAY_RETURN_IF_ERROR(
+      lm_head_->Run(normed_.data(), model_.lm_head, nullptr, own, num_rows, stream));
+  if (communicator_ == nullptr) return absl::OkStatus();
+  ASSAY_ASSIGN_OR_RETURN(
+      const GangParts gang,
+      communicator_->Share(kLogitsWindow, num_rows * model_.lm_head_rows * 4, stream));
+  return GatherColumns({.gang = gang,
+                        .out = logits_.data(),
+                        .num_rows = num_rows,
+                        .part_columns = model_.lm_head_rows,
+                        .columns = model_.config.vocab_size},
+                       stream);
 }
 
 absl::Status CudaDecoder::SampleIds(const RowSampling* params, int32_t* ids, int num_rows,

@@ -4,6 +4,10 @@
 // bf16 (norms, projections, rotated queries and keys, attention's output, SwiGLU's product, the
 // residual stream), everything that is summed is float32, logits are float32.
 //
+// In a gang (engine/parallel) the decoder of each rank has its heads and its part of the MLP. What
+// o and down compute is then a part of a sum, written into a window of the communicator and summed
+// by the norm that follows; the ranks' logits are gathered, so that every rank draws the same ids.
+//
 // A step is a list of launches on one stream that neither allocates nor synchronizes, so it can be
 // captured in a graph. A row's result does not depend on the other rows (gemm.h, attention.h).
 #pragma once
@@ -16,13 +20,16 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/decoder/cuda_model.h"
 #include "engine/kernels/cuda/attention/attention.h"
 #include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/gemm.h"
 #include "engine/kernels/cuda/kv_pages.h"
+#include "engine/kernels/cuda/rms_norm.h"
 #include "engine/kernels/cuda/sample.h"
+#include "engine/parallel/communicator.h"
 
 namespace assay::engine::cuda {
 
@@ -35,14 +42,18 @@ class CudaDecoder {
     int64_t max_model_len = 0;
   };
 
-  // Of activations and of workspace, for the memory plan.
-  static int64_t ActivationBytes(const ModelConfig& config, const Limits& limits);
+  // Of activations and of workspace, for the memory plan. A gang has windows besides.
+  static int64_t ActivationBytes(const ModelConfig& config, const Limits& limits, bool in_gang);
   static int64_t WorkspaceBytes(const ModelConfig& config, const Limits& limits);
+  // Of the communicator that a rank's decoder is given.
+  static std::vector<int64_t> WindowBytes(const ShardPlan& shard, const Limits& limits);
 
-  // Chooses the products' kernels (gemm.h), which takes memory that is given back. `model` outlives
-  // the decoder.
+  // Chooses the products' kernels (gemm.h), which takes memory that is given back. `model` and
+  // `communicator` (null: one GPU has the whole model) outlive the decoder. UNIMPLEMENTED for a
+  // hidden size that a gang's norms do not take.
   static absl::StatusOr<std::unique_ptr<CudaDecoder>> Make(const CudaModel* model,
                                                            const Limits& limits,
+                                                           Communicator* communicator,
                                                            cudaStream_t stream);
 
   // All pointers are device memory. The first num_decode_rows rows are single tokens behind their
@@ -75,22 +86,31 @@ class CudaDecoder {
   std::string DescribeGemms() const;
 
  private:
-  CudaDecoder(const CudaModel* model, const Limits& limits) : model_(*model), limits_(limits) {}
+  // What is shared among the ranks. o and down take turns, as communicator.h wants it.
+  enum Window { kAttentionWindow, kMlpWindow, kLogitsWindow };
+
+  CudaDecoder(const CudaModel* model, const Limits& limits, Communicator* communicator)
+      : model_(*model), limits_(limits), communicator_(communicator) {}
 
   absl::Status Allocate();
   absl::Status ChooseGemms(cudaStream_t stream);
   absl::Status RunAttention(int layer_index, const Step& step, cudaStream_t stream);
   absl::Status RunMlp(int layer_index, int num_rows, cudaStream_t stream);
-  // hidden += update where there is one; normed = norm(hidden).
-  absl::Status Normalize(const float* weight, bool with_update, int num_rows, cudaStream_t stream);
+  // Where o or down writes what is to be added to the residual stream.
+  __nv_bfloat16* UpdateOf(Window window) const;
+  // The norm of args.hidden + the update, of which the ranks' parts are summed first.
+  absl::Status AddAndNormalize(Window window, RmsNormArgs args, cudaStream_t stream);
+  RmsNormArgs NormArgs(const float* weight, int num_rows) const;
 
   const CudaModel& model_;
   const Limits limits_;
+  Communicator* const communicator_;
+  int num_rows_ = 0;  // of the last Run
   CublasLt lt_;
   std::optional<Gemm> qkv_, o_, gate_up_, down_, lm_head_;
 
   DeviceBuffer<__nv_bfloat16> hidden_;        // [rows, hidden]: the residual stream
-  DeviceBuffer<__nv_bfloat16> update_;        // [rows, hidden]: what is to be added to it
+  DeviceBuffer<__nv_bfloat16> update_;        // [rows, hidden]: what is to be added; not in a gang
   DeviceBuffer<__nv_bfloat16> normed_;        // [rows, hidden]
   DeviceBuffer<__nv_bfloat16> projected_;     // [rows, q + 2 kv]
   DeviceBuffer<__nv_bfloat16> attended_;      // [rows, q]

@@ -24,6 +24,20 @@ RowSampling SamplingOf(const BatchChunk& chunk) {
           .position = chunk.output_position};
 }
 
+absl::StatusOr<int64_t> FreeBytes() {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return static_cast<int64_t>(free_bytes);
+}
+
+// "cuda:0 (NVIDIA H200)", of a gang "rank 0 of 2, cuda:0 (NVIDIA H200)".
+std::string NameOf(const ShardPlan& shard, const DeviceProperties& device) {
+  const std::string name = fmt::format("cuda:{} ({})", device.ordinal, device.name);
+  if (shard.size == 1) return name;
+  return fmt::format("rank {} of {}, {}", shard.rank, shard.size, name);
+}
+
 }  // namespace
 
 StepInputs::Limits CudaRank::InputLimits() const {
@@ -60,12 +74,13 @@ absl::StatusOr<std::unique_ptr<CudaRank>> CudaRank::Plan(const CudaModelPlan* mo
   const StepInputs::Limits input_limits = rank->InputLimits();
   ASSAY_ASSIGN_OR_RETURN(
       rank->memory_plan_,
-      PlanMemory({.device = fmt::format("cuda:{} ({})", device.ordinal, device.name),
-                  .free_bytes = device.free_bytes,
+      PlanMemory({.device = NameOf(model_plan->shard, device),
+                  .free_bytes = device.free_bytes / options.num_ranks_on_device,
                   .weight_bytes = model_plan->weight_bytes,
-                  .activation_bytes = CudaDecoder::ActivationBytes(config, limits),
-                  .workspace_bytes =
-                      CudaDecoder::WorkspaceBytes(config, limits) + StepInputs::Bytes(input_limits),
+                  .activation_bytes =
+                      CudaDecoder::ActivationBytes(config, limits, model_plan->shard.size > 1),
+                  .workspace_bytes = CudaDecoder::WorkspaceBytes(config, limits) +
+                                     StepInputs::Bytes(input_limits) + options.communicator_bytes,
                   .reserve_bytes = kReserveBytes,
                   .block_bytes = rank->cache_.block_bytes(),
                   .wanted_blocks = options.max_num_seqs * int64_t{input_limits.table_stride},
@@ -87,13 +102,14 @@ int64_t CudaRank::weight_bytes_read() const {
   return model_plan_.weight_bytes - (whole.tie_word_embeddings ? 0 : embedding_bytes);
 }
 
-absl::Status CudaRank::Load(int64_t num_blocks) {
+absl::Status CudaRank::Load(int64_t num_blocks, Communicator* communicator) {
   ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
   ASSAY_ASSIGN_OR_RETURN(stream_, MakeStream());
   const cudaStream_t stream = stream_.get();
   const int max_sampled = options_.limits.max_sampled;
   ASSAY_ASSIGN_OR_RETURN(model_, LoadCudaModel(model_plan_, stream));
-  ASSAY_ASSIGN_OR_RETURN(decoder_, CudaDecoder::Make(&model_, options_.limits, stream));
+  ASSAY_ASSIGN_OR_RETURN(decoder_,
+                         CudaDecoder::Make(&model_, options_.limits, communicator, stream));
   ASSAY_ASSIGN_OR_RETURN(inputs_, StepInputs::Make(InputLimits()));
   ASSAY_ASSIGN_OR_RETURN(sampled_ids_, DeviceBuffer<int32_t>::Allocate(max_sampled));
   for (InFlight& pass : in_flight_) {
@@ -240,32 +256,44 @@ absl::Status CudaRank::LaunchDecode(int graph_rows) {
   return decoder_->SampleIds(device.sampling, sampled_ids_.data(), graph_rows, stream);
 }
 
-absl::Status CudaRank::CaptureGraphs() {
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
-  const cudaStream_t stream = stream_.get();
-  size_t free_before = 0, free_after = 0, total = 0;
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free_before, &total));
-  // A step of max_num_seqs rows or fewer runs as one of these. The largest first: it needs most.
+std::vector<int> CudaRank::GraphSizes() const {
+  std::vector<int> sizes;
   for (int rows = GraphRowsFor(std::min(options_.max_num_seqs, kMaxGraphRows)); rows > 0;
        rows = GraphRowsBelow(rows)) {
-    // Once outside of a graph, on idle rows: kernels are loaded at their first launch, which a
-    // capture does not allow.
+    sizes.push_back(rows);
+  }
+  return sizes;
+}
+
+absl::Status CudaRank::WarmUp() {
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
+  const cudaStream_t stream = stream_.get();
+  ASSAY_ASSIGN_OR_RETURN(free_before_graphs_, FreeBytes());
+  for (const int rows : GraphSizes()) {
     std::fill_n(inputs_.host().positions, rows, -1);
     std::fill_n(inputs_.host().ids, rows, 0);
     std::fill_n(inputs_.host().sampling, rows, RowSampling{});
     ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
     ASSAY_RETURN_IF_ERROR(LaunchDecode(rows));
     ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaRank::CaptureGraphs() {
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
+  const cudaStream_t stream = stream_.get();
+  for (const int rows : GraphSizes()) {
     ASSAY_ASSIGN_OR_RETURN(Graph graph, CaptureGraph(stream, [&] { return LaunchDecode(rows); }));
     ASSAY_RETURN_IF_CUDA_ERROR(cudaGraphUpload(graph.get(), stream));
     graphs_.emplace(rows, std::move(graph));
   }
   ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free_after, &total));
+  ASSAY_ASSIGN_OR_RETURN(const int64_t free_bytes, FreeBytes());
   LogWith(spdlog::level::info, {},
           fmt::format("cuda:{}: {} graphs and their kernels take {:.1f} MiB of the reserve",
                       options_.device, graphs_.size(),
-                      static_cast<double>(free_before - free_after) / (1 << 20)));
+                      static_cast<double>(free_before_graphs_ - free_bytes) / (1 << 20)));
   return absl::OkStatus();
 }
 
@@ -302,20 +330,30 @@ absl::Status CudaRank::FillCacheRandomly() {
   return absl::OkStatus();
 }
 
+absl::Status CudaRank::PrepareForward(int64_t num_tokens) {
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
+  // A cache of its own, so that the running sequences keep theirs.
+  forward_cache_ = cache_;
+  forward_cache_.num_blocks = (num_tokens + kKvPageTokens - 1) / kKvPageTokens;
+  ASSAY_ASSIGN_OR_RETURN(forward_cache_memory_,
+                         DeviceBuffer<uint8_t>::Allocate(forward_cache_.bytes()));
+  forward_cache_.base = forward_cache_memory_.data();
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemsetAsync(
+      forward_cache_.base, 0, static_cast<size_t>(forward_cache_memory_.bytes()), stream_.get()));
+  return CudaStatus(cudaStreamSynchronize(stream_.get()), "the clearing of a cache");
+}
+
+absl::Status CudaRank::EndForward() {
+  forward_cache_memory_ = {};
+  return absl::OkStatus();
+}
+
 absl::Status CudaRank::Forward(std::span<const int32_t> ids, std::span<float> logits) {
   ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
   const auto num_tokens = static_cast<int64_t>(ids.size());
   const int64_t vocab = config().vocab_size;
-  // A cache of its own, so that the running sequences keep theirs.
-  KvCache cache = cache_;
-  cache.num_blocks = (num_tokens + kKvPageTokens - 1) / kKvPageTokens;
-  ASSAY_ASSIGN_OR_RETURN(const DeviceBuffer<uint8_t> memory,
-                         DeviceBuffer<uint8_t>::Allocate(cache.bytes()));
-  cache.base = memory.data();
   const cudaStream_t stream = stream_.get();
-  ASSAY_RETURN_IF_CUDA_ERROR(
-      cudaMemsetAsync(memory.data(), 0, static_cast<size_t>(memory.bytes()), stream));
-  std::vector<int32_t> block_table(static_cast<size_t>(cache.num_blocks));
+  std::vector<int32_t> block_table(static_cast<size_t>(forward_cache_.num_blocks));
   std::iota(block_table.begin(), block_table.end(), 0);
   inputs_.SetBlockTable(0, block_table);
 
@@ -338,7 +376,7 @@ absl::Status CudaRank::Forward(std::span<const int32_t> ids, std::span<float> lo
     std::ranges::copy(tiles, inputs.tiles);
     ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
     CudaDecoder::Step step = DecoderStep(rows, 0, static_cast<int>(tiles.size()));
-    step.cache = cache;
+    step.cache = forward_cache_;
     ASSAY_RETURN_IF_ERROR(decoder_->Run(step, stream));
     for (int first = 0; first < rows; first += max_sampled) {
       const int count = std::min(max_sampled, rows - first);
@@ -346,6 +384,7 @@ absl::Status CudaRank::Forward(std::span<const int32_t> ids, std::span<float> lo
       ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
       ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
       ASSAY_RETURN_IF_ERROR(decoder_->ComputeLogits(inputs_.device().sampled_rows, count, stream));
+      if (logits.empty()) continue;
       float* out = logits.data() + (begin + first) * vocab;
       ASSAY_RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(out, decoder_->logits(),
                                                  static_cast<size_t>(count * vocab) * sizeof(float),

@@ -1,6 +1,6 @@
 // What one GPU holds and does: its weights, its part of the KV cache, the step inputs, the graphs,
 // and the launches of a pass. The runner above (cuda_runner.cc) plans passes and hands each to its
-// ranks.
+// ranks (cuda_gang.h), which launch the same and draw the same ids.
 //
 // A pass in which every sequence adds one generated token is launched as a captured graph for its
 // number of rows; others (prompts, forced or recomputed tokens) as single kernels. Tokens of the
@@ -39,6 +39,8 @@ class CudaRank {
     int max_num_seqs = 0;        // more blocks than these need are not wanted
     int64_t kv_cache_bytes = 0;  // at most; 0: what the device has left
     int64_t swap_bytes = 0;      // of host memory for copies of blocks, at most
+    int64_t communicator_bytes = 0;
+    int num_ranks_on_device = 1;
   };
 
   // Looks at the device and divides its memory, of which it takes none yet. `model_plan` outlives
@@ -47,11 +49,15 @@ class CudaRank {
                                                         const Options& options);
   const MemoryPlan& memory_plan() const { return memory_plan_; }
 
-  // Loads the weights and takes a cache of `num_blocks`, at most the plan's.
-  absl::Status Load(int64_t num_blocks);
+  // Loads the weights and takes a cache of `num_blocks`, at most the plan's. `communicator`
+  // outlives the rank; null for one GPU that has the whole model.
+  absl::Status Load(int64_t num_blocks, Communicator* communicator);
 
-  // Captures the decode steps of every number of rows that may come. Behind Load; the ranks of a
-  // gang do it together.
+  // Behind Load, the decode steps of every number of rows that may come: run once on idle rows,
+  // since kernels are loaded at their first launch, which a capture does not allow; then captured.
+  // In a gang all ranks have run before one captures: a device that captures may wait for itself,
+  // and with that for the others.
+  absl::Status WarmUp();
   absl::Status CaptureGraphs();
 
   int64_t num_blocks() const { return cache_.num_blocks; }
@@ -80,8 +86,11 @@ class CudaRank {
   }
 
   // logits [ids, vocab_size] of a sequence outside the cache, with nothing in flight; the ids are
-  // in the vocabulary.
+  // in the vocabulary. Empty logits: they are computed, but not copied. Between PrepareForward,
+  // which takes memory, and EndForward, which gives it back: in a gang when all ranks are idle.
+  absl::Status PrepareForward(int64_t num_tokens);
   absl::Status Forward(std::span<const int32_t> ids, std::span<float> logits);
+  absl::Status EndForward();
 
   // Of all collected passes, by the device's clock.
   absl::Duration device_time() const { return device_time_; }
@@ -101,6 +110,9 @@ class CudaRank {
   // Launch's part between the two events, of which it records the first.
   absl::Status RunEagerly(const CudaPass& pass, const Event& start);
   absl::Status RunAsGraph(const CudaPass& pass, int graph_rows, const Event& start);
+  // Numbers of rows, the largest first: it needs most. A step of max_num_seqs rows or fewer runs as
+  // one of these.
+  std::vector<int> GraphSizes() const;
   // One decode step of graph_rows rows with all inputs where the step inputs are.
   absl::Status LaunchDecode(int graph_rows);
   void FillRows(const CudaPass& pass);
@@ -120,6 +132,9 @@ class CudaRank {
   StepInputs inputs_;
   DeviceBuffer<uint8_t> cache_memory_;
   KvCache cache_;
+  DeviceBuffer<uint8_t> forward_cache_memory_;
+  KvCache forward_cache_;
+  int64_t free_before_graphs_ = 0;
   std::unique_ptr<BlockSwap> swap_;    // dies before the cache
   DeviceBuffer<int32_t> sampled_ids_;  // [max_sampled]
   InFlight in_flight_[2];              // the pass launched n-th is in n % 2

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/status.h"
-#include "engine/decoder/cuda_model.h"
+#include "engine/decoder/cuda_gang.h"
 #include "engine/decoder/cuda_pass.h"
 #include "engine/decoder/cuda_rank.h"
 
@@ -21,7 +21,7 @@ int64_t SwapBytes(const CudaRunnerOptions& options) {
   return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4;
 }
 
-// Cuts steps into passes and has its rank run them. A step is one pass as a rule, and then two may
+// Cuts steps into passes and has its ranks run them. A step is one pass as a rule, and then two may
 // be in flight; one of several passes (more rows or sequences than a pass takes) is run alone, its
 // ids going through the host.
 class CudaRunner final : public ModelRunner {
@@ -29,18 +29,16 @@ class CudaRunner final : public ModelRunner {
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Load(const std::string& model_dir,
                                                            const CudaRunnerOptions& options);
 
-  const ModelConfig& config() const override { return model_plan_.shard.whole; }
-  int64_t num_blocks() const override { return rank_->num_blocks(); }
+  const ModelConfig& config() const override { return gang_->config(); }
+  int64_t num_blocks() const override { return gang_->rank(0).num_blocks(); }
   int block_size() const override { return kKvPageTokens; }
-  int64_t memory_bytes() const override { return rank_->memory_bytes(); }
-  int64_t num_host_blocks() const override { return rank_->num_host_blocks(); }
+  int64_t memory_bytes() const override { return gang_->memory_bytes(); }
+  int64_t num_host_blocks() const override { return gang_->rank(0).num_host_blocks(); }
   absl::Status Launch(std::span<const BatchChunk> batch) override;
   absl::StatusOr<std::span<const int32_t>> Collect() override;
-  absl::Status CopyToHost(std::span<const BlockCopy> copies) override {
-    return rank_->CopyToHost(copies);
-  }
+  absl::Status CopyToHost(std::span<const BlockCopy> copies) override;
   absl::Status CopyFromHost(std::span<const BlockCopy> copies) override {
-    return rank_->CopyFromHost(copies);
+    return gang_->ForEach([&](CudaRank& rank, int) { return rank.CopyFromHost(copies); });
   }
   absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
                                              ForwardObserver* observer) override;
@@ -51,7 +49,7 @@ class CudaRunner final : public ModelRunner {
 
   // A launched step.
   struct InFlight {
-    bool is_running = false;   // on the rank; else its ids are here
+    bool is_running = false;   // on the ranks; else its ids are here
     std::vector<int32_t> ids;  // of the passes that are done
     double bytes_read = 0;
   };
@@ -64,11 +62,10 @@ class CudaRunner final : public ModelRunner {
   // Waits for all that runs.
   absl::Status Wait();
 
-  CudaModelPlan model_plan_;
   int64_t max_model_len_ = 0;
-  std::unique_ptr<CudaRank> rank_;
-  double weight_bytes_ = 0;    // read by a pass
-  double kv_token_bytes_ = 0;  // of the cache
+  std::unique_ptr<CudaGang> gang_;
+  double weight_bytes_ = 0;    // read by a pass, of all ranks
+  double kv_token_bytes_ = 0;  // of the cache, likewise
   RunnerTimes times_;
   CudaPass pass_;
   std::deque<InFlight> in_flight_;  // oldest first
@@ -78,28 +75,26 @@ class CudaRunner final : public ModelRunner {
 absl::StatusOr<std::unique_ptr<ModelRunner>> CudaRunner::Load(const std::string& model_dir,
                                                               const CudaRunnerOptions& options) {
   std::unique_ptr<CudaRunner> runner(new CudaRunner);
-  ASSAY_ASSIGN_OR_RETURN(runner->model_plan_,
-                         PlanCudaModel(model_dir, options.random_weights, /*rank=*/0, /*size=*/1));
-  runner->max_model_len_ =
-      options.max_model_len == 0 ? runner->config().max_position_embeddings : options.max_model_len;
+  runner->max_model_len_ = options.max_model_len;
+  if (options.max_model_len == 0) {
+    ASSAY_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(model_dir));
+    runner->max_model_len_ = config.max_position_embeddings;
+  }
   // Graphs round the number of rows up.
   const int lanes = std::max(options.max_num_seqs, GraphRowsFor(options.max_num_seqs));
-  ASSAY_ASSIGN_OR_RETURN(
-      runner->rank_,
-      CudaRank::Plan(&runner->model_plan_,
-                     {.device = options.device,
-                      .limits = {.max_rows = std::max(options.prefill_chunk, 0) + lanes,
-                                 .max_decode_rows = lanes,
-                                 .max_sampled = lanes,
-                                 .max_model_len = runner->max_model_len_},
-                      .max_num_seqs = options.max_num_seqs,
-                      .kv_cache_bytes = options.kv_cache_bytes,
-                      .swap_bytes = SwapBytes(options)}));
-  ASSAY_RETURN_IF_ERROR(runner->rank_->Load(runner->rank_->memory_plan().num_blocks));
-  ASSAY_RETURN_IF_ERROR(runner->rank_->CaptureGraphs());
-  runner->weight_bytes_ = static_cast<double>(runner->rank_->weight_bytes_read());
-  runner->kv_token_bytes_ =
-      static_cast<double>(runner->rank_->block_bytes()) / runner->block_size();
+  CudaRunnerOptions gang_options = options;
+  gang_options.swap_bytes = SwapBytes(options);
+  ASSAY_ASSIGN_OR_RETURN(runner->gang_,
+                         CudaGang::Load(model_dir, gang_options,
+                                        {.max_rows = std::max(options.prefill_chunk, 0) + lanes,
+                                         .max_decode_rows = lanes,
+                                         .max_sampled = lanes,
+                                         .max_model_len = runner->max_model_len_}));
+  for (int number = 0; number < runner->gang_->size(); ++number) {
+    const CudaRank& rank = runner->gang_->rank(number);
+    runner->weight_bytes_ += static_cast<double>(rank.weight_bytes_read());
+    runner->kv_token_bytes_ += static_cast<double>(rank.block_bytes()) / runner->block_size();
+  }
   return std::unique_ptr<ModelRunner>(std::move(runner));
 }
 
@@ -112,7 +107,7 @@ absl::Status CudaRunner::Launch(std::span<const BatchChunk> batch) {
     const auto num_tokens = static_cast<int64_t>(chunk.tokens.size());
     step.bytes_read += static_cast<double>(chunk.first_position + num_tokens) * kv_token_bytes_;
     for (int64_t num_done = 0; num_done < num_tokens;) {
-      pass_.Add(chunk, rank_->pass_limits(), &num_done);
+      pass_.Add(chunk, gang_->rank(0).pass_limits(), &num_done);
       if (num_done == num_tokens) break;
       ++num_passes;  // full
       ASSAY_RETURN_IF_ERROR(Wait());
@@ -132,13 +127,22 @@ absl::Status CudaRunner::LaunchPass() {
   if (in_flight_.empty() || !in_flight_.back().is_running) {
     pass_.SetDrawnIds(in_flight_.empty() ? collected_ : in_flight_.back().ids);
   }
-  ASSAY_RETURN_IF_ERROR(rank_->Launch(pass_));
+  ASSAY_RETURN_IF_ERROR(gang_->ForEach([&](CudaRank& rank, int) { return rank.Launch(pass_); }));
   pass_.Clear();
   return absl::OkStatus();
 }
 
 absl::Status CudaRunner::TakeIds(InFlight* step) {
-  ASSAY_ASSIGN_OR_RETURN(const std::span<const int32_t> drawn, rank_->Collect());
+  std::vector<std::span<const int32_t>> of_ranks(static_cast<size_t>(gang_->size()));
+  ASSAY_RETURN_IF_ERROR(gang_->ForEach([&](CudaRank& rank, int number) -> absl::Status {
+    ASSAY_ASSIGN_OR_RETURN(of_ranks[static_cast<size_t>(number)], rank.Collect());
+    return absl::OkStatus();
+  }));
+  const std::span<const int32_t> drawn = of_ranks[0];
+  for (size_t number = 1; number < of_ranks.size(); ++number) {
+    if (std::ranges::equal(of_ranks[number], drawn)) continue;
+    return Internal("rank {} has drawn other ids than rank 0 from the same logits", number);
+  }
   step->ids.insert(step->ids.end(), drawn.begin(), drawn.end());
   step->is_running = false;
   return absl::OkStatus();
@@ -156,10 +160,24 @@ absl::StatusOr<std::span<const int32_t>> CudaRunner::Collect() {
   InFlight& step = in_flight_.front();
   if (step.is_running) ASSAY_RETURN_IF_ERROR(TakeIds(&step));
   collected_ = std::move(step.ids);
-  times_.device = rank_->device_time();
+  times_.device = gang_->rank(0).device_time();
   times_.bytes_read += step.bytes_read;
   in_flight_.pop_front();
   return std::span<const int32_t>(collected_);
+}
+
+absl::Status CudaRunner::CopyToHost(std::span<const BlockCopy> copies) {
+  std::vector<absl::Status> of_ranks(static_cast<size_t>(gang_->size()));
+  ASSAY_RETURN_IF_ERROR(gang_->ForEach([&](CudaRank& rank, int number) {
+    const absl::Status copied = rank.CopyToHost(copies);
+    // A host without memory for one rank's copies costs nobody the gang: what the others have
+    // copied is as if it were not there.
+    const bool is_harmless = absl::IsResourceExhausted(copied);
+    if (is_harmless) of_ranks[static_cast<size_t>(number)] = copied;
+    return is_harmless ? absl::OkStatus() : copied;
+  }));
+  for (const absl::Status& of_rank : of_ranks) ASSAY_RETURN_IF_ERROR(of_rank);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<float>> CudaRunner::Forward(std::span<const int32_t> ids,
@@ -176,7 +194,13 @@ absl::StatusOr<std::vector<float>> CudaRunner::Forward(std::span<const int32_t> 
     }
   }
   std::vector<float> logits(ids.size() * static_cast<size_t>(config().vocab_size));
-  if (!ids.empty()) ASSAY_RETURN_IF_ERROR(rank_->Forward(ids, logits));
+  if (ids.empty()) return logits;
+  ASSAY_RETURN_IF_ERROR(
+      gang_->ForEach([&](CudaRank& rank, int) { return rank.PrepareForward(std::ssize(ids)); }));
+  ASSAY_RETURN_IF_ERROR(gang_->ForEach([&](CudaRank& rank, int number) {
+    return rank.Forward(ids, number == 0 ? std::span(logits) : std::span<float>());
+  }));
+  ASSAY_RETURN_IF_ERROR(gang_->ForEach([](CudaRank& rank, int) { return rank.EndForward(); }));
   return logits;
 }
 

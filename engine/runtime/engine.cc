@@ -170,17 +170,21 @@ absl::Status CheckOptions(const EngineOptions& options) {
   return absl::OkStatus();
 }
 
-// "cuda" and "cuda:N"; INVALID_ARGUMENT for anything else but "cpu".
-absl::StatusOr<int> CudaDevice(const std::string& device) {
-  if (device == "cuda") return 0;
-  int ordinal = 0;
+// The GPUs of "cuda", "cuda:1" and "cuda:0,1"; INVALID_ARGUMENT for anything else but "cpu".
+absl::StatusOr<std::vector<int>> CudaDevices(const std::string& device) {
+  if (device == "cuda") return std::vector<int>{0};
+  std::vector<int> ordinals;
   const char* const end = device.data() + device.size();
-  const char* const number = device.data() + std::min(device.size(), sizeof("cuda:") - 1);
-  const auto [stop, error] = std::from_chars(number, end, ordinal);
-  if (!device.starts_with("cuda:") || number == end || stop != end || error != std::errc()) {
-    return InvalidArgument("device is '{}', must be cpu, cuda or cuda:N", device);
+  const char* at = device.data() + std::min(device.size(), sizeof("cuda:") - 1);
+  while (device.starts_with("cuda:")) {
+    int ordinal = 0;
+    const auto [stop, error] = std::from_chars(at, end, ordinal);
+    if (error != std::errc() || ordinal < 0 || (stop != end && *stop != ',')) break;
+    ordinals.push_back(ordinal);
+    if (stop == end) return ordinals;
+    at = stop + 1;
   }
-  return ordinal;
+  return InvalidArgument("device is '{}', must be cpu, cuda, cuda:N or cuda:N,M,...", device);
 }
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> LoadOnCpu(const std::string& model_dir,
@@ -214,8 +218,8 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> LoadOnCpu(const std::string& model_
 absl::StatusOr<std::unique_ptr<ModelRunner>> LoadOnCuda(const std::string& model_dir,
                                                         const EngineOptions& options,
                                                         int64_t max_model_len) {
-  ASSAY_ASSIGN_OR_RETURN(const int device, CudaDevice(options.device));
-  return LoadCudaRunner(model_dir, {.device = device,
+  ASSAY_ASSIGN_OR_RETURN(const std::vector<int> devices, CudaDevices(options.device));
+  return LoadCudaRunner(model_dir, {.devices = devices,
                                     .max_num_seqs = options.max_num_seqs,
                                     .prefill_chunk = PrefillChunk(options),
                                     .max_model_len = max_model_len,
@@ -231,8 +235,8 @@ std::string NumericsVersion(const std::string& device) {
 }
 
 std::string DeviceName(const std::string& device) {
-  const absl::StatusOr<int> ordinal = CudaDevice(device);
-  return ordinal.ok() ? CudaDeviceName(*ordinal).value_or(device) : device;
+  const absl::StatusOr<std::vector<int>> ordinals = CudaDevices(device);
+  return ordinals.ok() ? CudaDeviceName(ordinals->front()).value_or(device) : device;
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const std::string& model_dir,

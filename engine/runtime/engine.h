@@ -29,11 +29,14 @@ namespace assay::engine {
 // base/numerics_version.h, of the backend that `device` names (EngineOptions).
 std::string NumericsVersion(const std::string& device);
 
-// What a GPU calls itself: "NVIDIA H100 80GB HBM3"; `device` where there is none.
+// What a GPU, of a gang the first, calls itself: "NVIDIA H100 80GB HBM3"; `device` where there is
+// none.
 std::string DeviceName(const std::string& device);
 
 struct EngineOptions {
-  std::string device = "cpu";  // or "cuda" (the first GPU), "cuda:1"
+  // "cpu"; a GPU: "cuda" (the first), "cuda:1"; a tensor-parallel gang in the order of its ranks:
+  // "cuda:0,1". A GPU that is named twice is shared by two ranks, which is for tests.
+  std::string device = "cpu";
   int num_threads = 1;         // cpu
   int max_num_seqs = 64;       // lanes
   int64_t max_model_len = 0;   // 0 takes the model's max_position_embeddings

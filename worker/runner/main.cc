@@ -33,7 +33,8 @@ void AddThreads(CLI::App* verb, int* num_threads) {
 }
 
 void AddDevice(CLI::App* verb, std::string* device) {
-  verb->add_option("--device", *device, "cpu, cuda or cuda:N")->capture_default_str();
+  verb->add_option("--device", *device, "cpu, cuda, cuda:N or a gang cuda:N,M")
+      ->capture_default_str();
 }
 
 CLI::App* AddBench(CLI::App* app, BenchArguments* arguments) {
@@ -43,7 +44,9 @@ CLI::App* AddBench(CLI::App* app, BenchArguments* arguments) {
   verb->add_option("MODEL", arguments->model_dir, "model or artifact folder")->required();
   verb->add_flag("--random-weights", arguments->random_weights,
                  "the folder holds config.json (and assay_quant.json) alone");
-  verb->add_option("--gpu", arguments->device, "number of the GPU")->check(CLI::Range(0, 1023));
+  verb->add_option("--gpu", arguments->devices, "number of the GPU; of several (0,1): a gang")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1023));
   verb->add_option("--batch", arguments->batch_sizes, "sequences of a decode step")
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));

@@ -56,7 +56,7 @@ struct QuantizeVerbArguments {
 struct BenchArguments {
   std::string model_dir;
   bool random_weights = false;  // model_dir needs no weights
-  int device = 0;
+  std::vector<int> devices = {0};
   std::vector<int> batch_sizes;       // empty: the defaults of engine/runtime/benchmark.h
   std::vector<int64_t> context_lens;  // likewise
   int64_t prefill_tokens = 8192;
