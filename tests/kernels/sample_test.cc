@@ -92,17 +92,18 @@ class SampleTest : public CudaTest {
   std::mt19937_64 random_{std::random_device{}()};
 };
 
-TEST_F(SampleTest, IdsAreTheCpusWhateverTheVocabulary) {
-  for (const size_t vocab : {1, 3, 96, 512, 1001, 5000}) {
-    ExpectSameIds({Normal(vocab, 0.1f), Normal(vocab, 2), Normal(vocab, 8)}, settings_, 20);
-  }
+class SampleVocabularyTest : public SampleTest, public ::testing::WithParamInterface<size_t> {};
+
+TEST_P(SampleVocabularyTest, IdsAreTheCpus) {
+  const size_t vocab = GetParam();
+  const int num_positions = vocab < 10000 ? 20 : 4;
+  ExpectSameIds({Normal(vocab, 0.1f), Normal(vocab, 2), Normal(vocab, 8)}, settings_,
+                num_positions);
 }
 
-TEST_F(SampleTest, IdsAreTheCpusOverTheVocabulariesOfRealModels) {
-  for (const size_t vocab : {128256, 151936}) {
-    ExpectSameIds({Normal(vocab, 0.5f), Normal(vocab, 3)}, settings_, 4);
-  }
-}
+// The last two are real models'.
+INSTANTIATE_TEST_SUITE_P(Vocabularies, SampleVocabularyTest,
+                         ::testing::Values(1, 3, 96, 512, 1001, 5000, 128256, 151936));
 
 // A bin of levels that holds more tokens than the list: it is split, in the end by id.
 TEST_F(SampleTest, EqualLogitsAreDrawnInTheOrderOfIds) {

@@ -56,35 +56,6 @@ std::string UpperHalves(const std::string& floats) {
   return halves;
 }
 
-void WriteConfig(const ModelConfig& config, const std::string& dir) {
-  static const std::map<Family, std::string> kArchitectures = {
-      {Family::kLlama, "LlamaForCausalLM"},
-      {Family::kQwen2, "Qwen2ForCausalLM"},
-      {Family::kQwen3, "Qwen3ForCausalLM"}};
-  nlohmann::json json = {{"architectures", {kArchitectures.at(config.family)}},
-                         {"hidden_size", config.hidden_size},
-                         {"intermediate_size", config.intermediate_size},
-                         {"num_hidden_layers", config.num_layers},
-                         {"num_attention_heads", config.num_heads},
-                         {"num_key_value_heads", config.num_kv_heads},
-                         {"head_dim", config.head_dim},
-                         {"vocab_size", config.vocab_size},
-                         {"rms_norm_eps", config.rms_norm_eps},
-                         {"rope_theta", config.rope_theta},
-                         {"max_position_embeddings", config.max_position_embeddings},
-                         {"tie_word_embeddings", config.tie_word_embeddings},
-                         {"eos_token_id", 0}};
-  if (config.rope_scaling) {
-    json["rope_scaling"] = {{"rope_type", "llama3"},
-                            {"factor", config.rope_scaling->factor},
-                            {"low_freq_factor", config.rope_scaling->low_freq_factor},
-                            {"high_freq_factor", config.rope_scaling->high_freq_factor},
-                            {"original_max_position_embeddings",
-                             config.rope_scaling->original_max_position_embeddings}};
-  }
-  std::ofstream(dir + "/config.json") << json.dump();
-}
-
 // The tensors of a folder, by name, in double.
 class Tensors {
  public:
@@ -194,9 +165,38 @@ ModelConfig SmallConfig(Family family) {
   return config;
 }
 
+void WriteModelConfig(const ModelConfig& config, const std::string& dir) {
+  static const std::map<Family, std::string> kArchitectures = {
+      {Family::kLlama, "LlamaForCausalLM"},
+      {Family::kQwen2, "Qwen2ForCausalLM"},
+      {Family::kQwen3, "Qwen3ForCausalLM"}};
+  nlohmann::json json = {{"architectures", {kArchitectures.at(config.family)}},
+                         {"hidden_size", config.hidden_size},
+                         {"intermediate_size", config.intermediate_size},
+                         {"num_hidden_layers", config.num_layers},
+                         {"num_attention_heads", config.num_heads},
+                         {"num_key_value_heads", config.num_kv_heads},
+                         {"head_dim", config.head_dim},
+                         {"vocab_size", config.vocab_size},
+                         {"rms_norm_eps", config.rms_norm_eps},
+                         {"rope_theta", config.rope_theta},
+                         {"max_position_embeddings", config.max_position_embeddings},
+                         {"tie_word_embeddings", config.tie_word_embeddings},
+                         {"eos_token_id", 0}};
+  if (config.rope_scaling) {
+    json["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", config.rope_scaling->factor},
+                            {"low_freq_factor", config.rope_scaling->low_freq_factor},
+                            {"high_freq_factor", config.rope_scaling->high_freq_factor},
+                            {"original_max_position_embeddings",
+                             config.rope_scaling->original_max_position_embeddings}};
+  }
+  std::ofstream(dir + "/config.json") << json.dump();
+}
+
 void WriteRandomModel(const ModelConfig& config, const std::string& dir, uint64_t seed,
                       DType dtype) {
-  WriteConfig(config, dir);
+  WriteModelConfig(config, dir);
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal;
   std::vector<TensorToWrite> tensors;

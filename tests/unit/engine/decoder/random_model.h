@@ -15,6 +15,9 @@ namespace assay::engine::testing {
 // Two layers, four query heads over two KV heads, a vocabulary of 96.
 ModelConfig SmallConfig(Family family);
 
+// Writes config.json alone.
+void WriteModelConfig(const ModelConfig& config, const std::string& dir);
+
 // Writes config.json and model.safetensors into the folder, float32 or bf16. The logits are spread
 // enough that sampling from them is a choice.
 void WriteRandomModel(const ModelConfig& config, const std::string& dir, uint64_t seed,
