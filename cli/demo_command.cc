@@ -264,9 +264,12 @@ absl::StatusOr<int> Demo(const Session& session, const DemoOptions& options) {
   const Clock* clock = RealClock::Get();
   const absl::Duration started = clock->Monotonic();
   const GracefulInterrupts graceful;
+  const bool on_gpu = options.device == "cuda";
+  if (on_gpu && options.num_slots > 0) {
+    return InvalidArgument("--slots {} is of the CPU; a GPU has one runner", options.num_slots);
+  }
   ASSAY_ASSIGN_OR_RETURN(const std::string examples, FindExamples());
   ASSAY_ASSIGN_OR_RETURN(const std::string data, PrepareDataFolder(options.data));
-  const bool on_gpu = options.device == "cuda";
   const std::string spec =
       !options.spec.empty() ? options.spec : examples + (on_gpu ? "/demo-cuda.yaml" : "/demo.yaml");
   ASSAY_RETURN_IF_ERROR(ReadFile(spec, 1 << 20).status());  // before anything is started
@@ -317,15 +320,14 @@ void AddDemoCommand(CLI::App& app, Session* session) {
       ->type_name("DIR");
   command->add_option("--spec", options->spec, "Another sweep (default: examples/demo.yaml)")
       ->type_name("FILE");
-  CLI::Option* device = command
-                            ->add_option("--device", options->device,
-                                         "cpu, or cuda: the first GPU, and examples/demo-cuda.yaml")
-                            ->check(CLI::IsMember({"cpu", "cuda"}))
-                            ->capture_default_str();
+  command
+      ->add_option("--device", options->device,
+                   "cpu, or cuda: the first GPU, and examples/demo-cuda.yaml")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   command
       ->add_option("--slots", options->num_slots,
                    "Runners at once on the CPU (default: one a core)")
-      ->excludes(device)
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
   command->add_flag("--keep-running", options->keep_running,

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -46,10 +47,23 @@ double Tolerance(double p, double n_reference, double n) {
   return 4 * std::sqrt(variance * (1 / n_reference + 1 / n));
 }
 
-TEST(DemoTest, TheTableAgreesWithTheIndependentMeasurement) {
+bool HasGpu() {
+#ifdef ASSAY_WITH_CUDA
+  return std::filesystem::exists("/dev/nvidiactl");
+#else
+  return false;
+#endif
+}
+
+class DemoTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(DemoTest, TheTableAgreesWithTheIndependentMeasurement) {
+  const std::string device = GetParam();
+  if (device == "cuda" && !HasGpu()) GTEST_SKIP() << "no GPU here, or a build without CUDA";
   const TemporaryDirectory directory;
   const CommandResult demo =
-      RunProgram({BinaryPath("assay"), "demo", "--data", directory / "demo"}, "", {"NO_COLOR=1"});
+      RunProgram({BinaryPath("assay"), "demo", "--device", device, "--data", directory / "demo"},
+                 "", {"NO_COLOR=1"});
   ASSERT_EQ(demo.exit_code, 0) << demo.err << demo.out;
   for (const char* piece :
        {"tiny-qwen2-1m", "quarot", "baseline", "undecided", "risky", "query --db"}) {
@@ -76,6 +90,9 @@ TEST(DemoTest, TheTableAgreesWithTheIndependentMeasurement) {
         << reference.cell;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, DemoTest, ::testing::Values("cpu", "cuda"),
+                         [](const auto& device) { return std::string(device.param); });
 
 }  // namespace
 }  // namespace assay

@@ -64,6 +64,7 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"Slots", {"demo", "--slots", "0"}, 64, "--slots"},
         Wrong{"MissingSpec", {"sweep", "plan", "/no/such.yaml"}, 66, "/no/such.yaml"},
         Wrong{"SpecIsAFolder", {"sweep", "plan", "/tmp"}, 65, "/tmp: is a directory"},
+        Wrong{"SlotsOfAGpu", {"demo", "--device", "cuda", "--slots", "2"}, 65, "--slots 2 is of"},
         Wrong{"MissingDemoSpec", {"demo", "--data", "/tmp", "--spec", "/no.yaml"}, 66, "/no.yaml"},
         Wrong{"MissingDatabase", {"query", "SELECT 1", "--db", "/no/such.db"}, 66, "/no/such.db"},
         Wrong{"NoCoordinator", {"sweep", "ls"}, 69, "cannot reach a coordinator at 127.0.0.1:1"},
