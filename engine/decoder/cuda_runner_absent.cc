@@ -18,6 +18,8 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> LoadCudaRunner(const std::string&,
   return NoBackend();
 }
 
+absl::StatusOr<double> MeasureCopyRate(int) { return NoBackend(); }
+
 absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions&) { return NoBackend(); }
 
 absl::StatusOr<std::string> CudaDeviceName(int) { return NoBackend(); }
