@@ -54,7 +54,14 @@ absl::Status Agent::Open() {
   ASSAY_ASSIGN_OR_RETURN(spool_, Spool::Open(options_.spool));
   ASSAY_ASSIGN_OR_RETURN(artifacts_, storage::ArtifactStore::Open(options_.artifacts_dir));
   client_ = std::make_unique<CoordinatorClient>(options_.coordinator, options_.tls);
-  models_ = std::make_unique<ModelFinder>(options_.model_roots, artifacts_.get(), client_.get());
+  int64_t max_artifact_bytes = options_.max_artifact_bytes;
+  if (max_artifact_bytes == kHalfOfTheDisk) {
+    std::error_code error;
+    const std::filesystem::space_info disk = std::filesystem::space(options_.artifacts_dir, error);
+    max_artifact_bytes = error ? 0 : static_cast<int64_t>(disk.capacity / 2);
+  }
+  models_ = std::make_unique<ModelFinder>(options_.model_roots, artifacts_.get(), client_.get(),
+                                          max_artifact_bytes);
   link_ = std::make_unique<CoordinatorLink>(
       client_.get(), CoordinatorLink::Options{},
       CoordinatorLink::Handlers{
@@ -104,8 +111,8 @@ Agent::~Agent() {
 
 // Slots -------------------------------------------------------------------------------------------
 
-absl::StatusOr<std::string> Agent::FindModel(const v1::ModelRef& model) {
-  return models_->Find(model);
+absl::StatusOr<std::string> Agent::FindModel(int slot_index, const v1::ModelRef& model) {
+  return models_->Find(model, fmt::format("slot {}", slot_index));
 }
 
 void Agent::OnSample(v1::Sample sample, const std::string& grader, const std::string& gold) {

@@ -47,12 +47,15 @@ namespace assay::worker {
 
 class Agent final : public SlotHost {
  public:
+  static constexpr int64_t kHalfOfTheDisk = -1;
+
   struct Options {
     std::string coordinator;  // HOST:PORT
     ClientTls tls;
     std::string worker_id;
     std::vector<std::string> model_roots;
     std::string artifacts_dir;
+    int64_t max_artifact_bytes = 0;            // kept there; 0: no bound; or kHalfOfTheDisk
     int num_slots = 1;                         // of a worker without GPUs
     std::vector<GpuGang> gangs;                // of one with GPUs: a slot each
     std::shared_ptr<const GpuInventory> gpus;  // with gangs: what their memory is asked of
@@ -93,7 +96,7 @@ class Agent final : public SlotHost {
   absl::Status Open();
 
   // SlotHost.
-  absl::StatusOr<std::string> FindModel(const v1::ModelRef& model) override;
+  absl::StatusOr<std::string> FindModel(int slot_index, const v1::ModelRef& model) override;
   void OnSample(v1::Sample sample, const std::string& grader, const std::string& gold) override;
   void OnFailure(v1::UnitFailure failure) override;
   void OnTokens(const std::string& lease_id, const v1::UnitKey& unit, int64_t num_tokens) override;

@@ -109,8 +109,13 @@ absl::Status Agent::PublishJob(const v1::JobGrant& job, const JobFolders& folder
   }
   request->set_artifact_key(key);
   request->set_artifact_manifest_sha256(manifest.manifest_sha256);
-  return RetryWhileAway("uploading artifact " + key.substr(0, 12),
-                        [&] { return client_->UploadArtifact(*artifacts_, key); });
+  const std::string user = fmt::format("job {}", job.job_id());
+  models_->Keep(key, user);
+  const absl::Status uploaded = RetryWhileAway("uploading artifact " + key.substr(0, 12), [&] {
+    return client_->UploadArtifact(*artifacts_, key);
+  });
+  models_->LetGo(user);
+  return uploaded;
 }
 
 void Agent::CompleteJob(v1::CompleteJobRequest request) {

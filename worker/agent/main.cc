@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 #include <thread>
 
 #include "base/exit_codes.h"
@@ -63,6 +64,7 @@ struct Flags {
   std::string tls_key;
   std::vector<std::string> models;
   std::string artifacts;
+  std::optional<int64_t> artifact_cache_bytes;
   std::string spool;
   std::string worker_id = Hostname();
   int num_slots = 0;  // 0: one, or with GPUs one a gang
@@ -90,6 +92,11 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--models", flags->models, "folders with models, by name")->required();
   app->add_option("--artifacts", flags->artifacts,
                   "folder of quantized models; may be shared by all");
+  app->add_option(
+         "--artifact-cache-bytes", flags->artifact_cache_bytes,
+         "how much of them is kept, the longest unused going first; 0 is no bound (default "
+         "half of the disk for a folder of its own, no bound with --artifacts)")
+      ->check(CLI::NonNegativeNumber);
   app->add_option("--spool", flags->spool, "folder of samples on their way; one worker's own");
   app->add_option("--worker-id", flags->worker_id, "stable over restarts")->capture_default_str();
   CLI::Option* slots = app->add_option("--slots", flags->num_slots, "runners on a CPU (default 1)")
@@ -171,6 +178,8 @@ Agent::Options ToOptions(const Flags& flags) {
   options.worker_id = flags.worker_id;
   options.model_roots = flags.models;
   options.artifacts_dir = flags.artifacts.empty() ? state + "/artifacts" : flags.artifacts;
+  options.max_artifact_bytes =
+      flags.artifact_cache_bytes.value_or(flags.artifacts.empty() ? Agent::kHalfOfTheDisk : 0);
   options.spool.directory = flags.spool.empty() ? state + "/spool" : flags.spool;
   options.num_slots = std::max(flags.num_slots, 1);
   options.slot.runner.program = flags.runner;

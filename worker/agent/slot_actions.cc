@@ -56,7 +56,7 @@ bool Slot::StartLoad(const LoadKey& key) {
   busy_since_ = options_.clock->Monotonic();
   Publish();
   const std::shared_ptr<const v1::Grant> grant = waiting_.front().grant;
-  const absl::StatusOr<std::string> model_dir = host_->FindModel(grant->model());
+  const absl::StatusOr<std::string> model_dir = host_->FindModel(options_.index, grant->model());
   if (!model_dir.ok()) {
     spdlog::error("slot {}: {}", options_.index, Message(model_dir.status()));
     loading_.reset();

@@ -25,8 +25,9 @@ class SlotHost {
  public:
   virtual ~SlotHost() = default;
 
-  // The folder of a model or artifact with the right content. May take long: hashing, fetching.
-  virtual absl::StatusOr<std::string> FindModel(const v1::ModelRef& model) = 0;
+  // The folder of a model or artifact with the right content, which stays until the slot asks for
+  // another. May take long: hashing, fetching.
+  virtual absl::StatusOr<std::string> FindModel(int slot_index, const v1::ModelRef& model) = 0;
 
   // A finished generation; lease and epoch are set, the grade is not.
   virtual void OnSample(v1::Sample sample, const std::string& grader, const std::string& gold) = 0;

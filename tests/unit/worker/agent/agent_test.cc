@@ -613,6 +613,44 @@ TEST_F(AgentTest, AQuantizeJobEndsInAnUploadedArtifactThatUnitsCanUse) {
   EXPECT_EQ(coordinator_->record().jobs[1].error(), "");
 }
 
+TEST_F(AgentTest, ArtifactsBeyondTheBoundGoAndTheOneInUseStays) {
+  Agent::Options options = Options();
+  options.max_artifact_bytes = 1;
+  StartAgent(options);
+  const auto is_here = [this](const std::string& key) {
+    return fs::exists(directory_ / ("artifacts/" + key));
+  };
+  const std::string loaded = Sha256Hex("loaded");
+  coordinator_->Send(Job(ModelHash("m"), loaded, "4-16-16"));
+  v1::SyncResponse lease = Lease("lease-1", {"ok 0"});
+  lease.mutable_grant()->mutable_model()->set_artifact_key(loaded);
+  // Made and uploaded, it has no user any more and exceeds the bound.
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.jobs.size() == 1; }));
+  EXPECT_EQ(coordinator_->record().jobs[0].error(), "");
+  EXPECT_FALSE(is_here(loaded));
+  // The coordinator has it; this one does not send it again.
+  coordinator_->Send(lease);
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return FindFailure(r, 0) != nullptr; }));
+
+  options.max_artifact_bytes = 0;
+  agent_.reset();
+  StartAgent(options);
+  coordinator_->Send(Job(ModelHash("m"), loaded, "4-16-16"));
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.jobs.size() == 2; }));
+  EXPECT_TRUE(is_here(loaded));
+  options.max_artifact_bytes = 1;
+  agent_.reset();
+  StartAgent(options);
+  lease.mutable_grant()->set_lease_id("lease-2");
+  coordinator_->Send(lease);
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return HasSample(r, 0); }));
+  const std::string another = Sha256Hex("another");
+  coordinator_->Send(Job(ModelHash("m"), another, "4-16-16"));
+  ASSERT_TRUE(coordinator_->WaitFor([](const Record& r) { return r.jobs.size() == 3; }));
+  EXPECT_TRUE(is_here(loaded));
+  EXPECT_FALSE(is_here(another));
+}
+
 TEST_F(AgentTest, AFailedJobSaysWhoseFaultItIs) {
   StartAgent();
   coordinator_->Send(Job(ModelHash("m"), Sha256Hex("a"), "fail"));
