@@ -44,8 +44,8 @@ Difference Compare(const std::vector<float>& a, const std::vector<float>& b) {
 class CudaEngineTest : public testing::EngineCaseTest {};
 
 // The GPU stores activations in bf16; the CPU can do as if. Both are then as far from float32's
-// logits as that rounding takes them. Twice that leaves room for chance: the two round at the same
-// places, but attention's weights, which the GPU rounds too.
+// logits as that rounding takes them: on an H100 the two errors' ratio was 0.99..1.01 for each
+// model. The largest errors scatter more.
 TEST_P(CudaEngineTest, LogitsAreAsNearToFloat32AsBf16Allows) {
   const std::vector<int32_t> ids = RandomIds(300, GetParam().config.vocab_size, 1);
   const auto logits = [&](const EngineOptions& options) {
@@ -57,7 +57,7 @@ TEST_P(CudaEngineTest, LogitsAreAsNearToFloat32AsBf16Allows) {
   const Difference cuda = Compare(logits({.device = "cuda"}), exact);
   RecordProperty("cpu_root_mean_square", std::to_string(std::sqrt(cpu.mean_square)));
   RecordProperty("cuda_root_mean_square", std::to_string(std::sqrt(cuda.mean_square)));
-  EXPECT_LT(std::sqrt(cuda.mean_square), 2 * std::sqrt(cpu.mean_square));
+  EXPECT_LT(std::sqrt(cuda.mean_square), 1.25 * std::sqrt(cpu.mean_square));
   EXPECT_LT(cuda.worst, 3 * cpu.worst);
 }
 
