@@ -7,13 +7,14 @@
 #include <numeric>
 
 #include "base/status.h"
-#include "engine/decoder/cuda_attention_benchmark.h"
+#include "engine/decoder/cuda_gang_benchmark.h"
 #include "engine/decoder/cuda_runner.h"
 #include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/kv_pages.h"
 #include "engine/kernels/cuda/random_fill.h"
 #include "engine/kernels/cuda/sample.h"
 #include "engine/model/linears.h"
+#include "engine/parallel/sharding.h"
 #include "engine/quant/description.h"
 
 namespace assay::engine {
@@ -24,7 +25,10 @@ using namespace cuda;  // NOLINT: this file belongs to the backend
 constexpr SamplingParams kSampling = {.temperature = 0.6f, .top_p = 0.95f, .seed = 7};
 constexpr int64_t kPromptTokens = 2048;
 
-// What has to be moved and computed, from the shapes alone.
+// Messages of 8 KB to 4 MB for most hidden sizes.
+constexpr int kAllReduceRows[] = {1, 4, 16, 32, 64, 128, 256, 512};
+
+// What has to be moved and computed by each GPU, from the shapes alone.
 struct Costs {
   double weight_bytes = 0;  // linears and head, read once a step
   double linear_flops = 0;  // a token, without the head
@@ -33,8 +37,9 @@ struct Costs {
   double attention_flops_per_pair = 0;  // query and key
 };
 
-absl::StatusOr<Costs> CostsOf(const std::string& model_dir) {
+absl::StatusOr<Costs> CostsOf(const std::string& model_dir, int num_gpus) {
   ASSAY_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(model_dir));
+  ASSAY_ASSIGN_OR_RETURN(const ShardPlan shard, PlanShard(config, 0, num_gpus));
   ASSAY_ASSIGN_OR_RETURN(const QuantDescription description, LoadDescription(model_dir));
   ASSAY_ASSIGN_OR_RETURN(
       const KvPageLayout layout,
@@ -43,13 +48,14 @@ absl::StatusOr<Costs> CostsOf(const std::string& model_dir) {
   for (const LinearInfo& info : QuantizableLinears(config)) {
     parameters += static_cast<double>(info.out_features) * info.in_features;
   }
-  const double head = static_cast<double>(config.vocab_size) * config.hidden_size;
+  const double head = static_cast<double>(config.vocab_size) * config.hidden_size / num_gpus;
+  parameters /= num_gpus;
   return Costs{.weight_bytes = 2 * (parameters + head),
                .linear_flops = 2 * parameters,
                .head_flops = 2 * head,
                .kv_bytes_per_token = static_cast<double>(layout.page_bytes()) / kKvPageTokens *
-                                     config.num_kv_heads * config.num_layers,
-               .attention_flops_per_pair = 4.0 * config.q_size() * config.num_layers};
+                                     shard.local.num_kv_heads * config.num_layers,
+               .attention_flops_per_pair = 4.0 * shard.local.q_size() * config.num_layers};
 }
 
 // Microseconds of one body() on the device's clock, after one for nothing.
@@ -83,19 +89,6 @@ absl::StatusOr<BenchmarkRow> MeasureCopy() {
                       .device_us = microseconds,
                       .bytes = 2.0 * kBytes,
                       .copy_share = 1};
-}
-
-absl::StatusOr<BenchmarkRow> MeasureAttention(const ModelConfig& config,
-                                              const QuantDescription& description, int batch_size,
-                                              int64_t context_len) {
-  ASSAY_ASSIGN_OR_RETURN(const AttentionTiming timing,
-                         TimeDecodeAttention(config, description, batch_size, context_len));
-  return BenchmarkRow{.what = "attention",
-                      .batch_size = batch_size,
-                      .context_len = context_len,
-                      .step_us = timing.microseconds,
-                      .device_us = timing.microseconds,
-                      .bytes = timing.bytes};
 }
 
 absl::StatusOr<BenchmarkRow> MeasureSampling(int batch_size, int vocab_size) {
@@ -221,44 +214,31 @@ class RunnerBenchmark {
   const BenchmarkOptions& options_;
 };
 
-absl::Status AddUnlessTooLarge(const absl::StatusOr<BenchmarkRow>& row, BenchmarkReport* report) {
-  if (row.status().code() == absl::StatusCode::kResourceExhausted) return absl::OkStatus();
-  ASSAY_RETURN_IF_ERROR(row.status());
-  report->rows.push_back(*row);
-  report->rows.back().copy_share = row->bytes / row->step_us * 1e6 / report->copy_bytes_per_s;
-  return absl::OkStatus();
-}
-
 }  // namespace
-
-absl::StatusOr<double> MeasureCopyRate(int device) {
-  ASSAY_RETURN_IF_ERROR(UseDevice(device).status());
-  ASSAY_ASSIGN_OR_RETURN(const BenchmarkRow copy, MeasureCopy());
-  return copy.bytes / copy.step_us * 1e6;
-}
 
 absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options) {
   if (options.batch_sizes.empty() || options.context_lens.empty() || options.max_steps < 1) {
     return InvalidArgument("a benchmark needs batch sizes, context lengths and steps");
   }
-  ASSAY_ASSIGN_OR_RETURN(const Costs costs, CostsOf(options.model_dir));
+  ASSAY_ASSIGN_OR_RETURN(const Costs costs,
+                         CostsOf(options.model_dir, static_cast<int>(options.devices.size())));
   ASSAY_ASSIGN_OR_RETURN(const DeviceProperties device, UseDevice(options.devices[0]));
   BenchmarkReport report;
   report.device = fmt::format("{}, {} multiprocessors", device.name, device.num_multiprocessors);
+  if (options.devices.size() > 1) {
+    report.device = fmt::format("{} x {}", options.devices.size(), report.device);
+  }
   ASSAY_ASSIGN_OR_RETURN(const BenchmarkRow copy, MeasureCopy());
   report.copy_bytes_per_s = copy.bytes / copy.step_us * 1e6;
   report.rows.push_back(copy);
 
-  // Before the model takes its memory.
-  ASSAY_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(options.model_dir));
-  ASSAY_ASSIGN_OR_RETURN(const QuantDescription description, LoadDescription(options.model_dir));
-  for (const int64_t context_len : options.context_lens) {
-    for (const int batch_size : options.batch_sizes) {
-      const auto row = MeasureAttention(config, description, batch_size, context_len);
-      ASSAY_RETURN_IF_ERROR(AddUnlessTooLarge(row, &report));
-    }
+  if (options.devices.size() > 1) {
+    ASSAY_ASSIGN_OR_RETURN(const ModelConfig model, LoadModelConfig(options.model_dir));
+    ASSAY_ASSIGN_OR_RETURN(const std::vector<BenchmarkRow> rows,
+                           MeasureAllReduce(options.devices, model.hidden_size, kAllReduceRows));
+    report.rows.insert(report.rows.end(), rows.begin(), rows.end());
+    ASSAY_RETURN_IF_ERROR(UseDevice(options.devices[0]).status());
   }
-
   const int max_batch = *std::ranges::max_element(options.batch_sizes);
   const int64_t longest = std::max(*std::ranges::max_element(options.context_lens), kPromptTokens);
   CudaRunnerOptions runner_options = {.devices = options.devices,
@@ -283,8 +263,12 @@ absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options
     report.rows.push_back(row);
   }
   for (const int batch_size : options.batch_sizes) {
-    ASSAY_RETURN_IF_ERROR(
-        AddUnlessTooLarge(MeasureSampling(batch_size, runner->config().vocab_size), &report));
+    const absl::StatusOr<BenchmarkRow> row =
+        MeasureSampling(batch_size, runner->config().vocab_size);
+    if (!row.ok() && row.status().code() == absl::StatusCode::kResourceExhausted) continue;
+    ASSAY_RETURN_IF_ERROR(row.status());
+    report.rows.push_back(*row);
+    report.rows.back().copy_share = row->bytes / row->step_us * 1e6 / report.copy_bytes_per_s;
   }
   return report;
 }

@@ -25,13 +25,13 @@ struct BenchmarkOptions {
 };
 
 struct BenchmarkRow {
-  std::string what;  // "decode", "attention" (of one layer), "prefill", "sampling", "copy"
+  std::string what;  // "decode", "prefill", "sampling", "copy"
   int batch_size = 0;
   int64_t context_len = 0;
   double step_us = 0;    // by the host's clock
   double device_us = 0;  // of it by the device's
   double tokens_per_s = 0;
-  double bytes = 0;       // that must be read or written at least, a step
+  double bytes = 0;       // that each GPU must read or write at least, a step
   double copy_share = 0;  // bytes / step_us over the copy bandwidth; 0 where it does not matter
   double tflops = 0;      // of the linears and of attention; 0 where it does not matter
 };
@@ -42,10 +42,8 @@ struct BenchmarkReport {
   std::vector<BenchmarkRow> rows;
 };
 
-// Bytes per second of a large copy on the device, read and written.
-absl::StatusOr<double> MeasureCopyRate(int device);
-
-// Combinations that do not fit the memory are left out.
+// For a gang also the rows of MeasureAllReduce (cuda_gang_benchmark.h). Combinations that do not
+// fit the memory are left out.
 absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options);
 
 }  // namespace assay::engine

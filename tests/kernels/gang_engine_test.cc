@@ -1,0 +1,282 @@
+// Whole models over a gang of two ranks: on two GPUs, or on one that both share where there is no
+// second.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <random>
+
+#include "engine/decoder/cuda_gang.h"
+#include "engine/decoder/cuda_runner.h"
+#include "engine/kernels/cuda/device.h"
+#include "engine/parallel/peer/peer_communicator.h"
+#include "engine/runtime/engine.h"
+#include "tests/kernels/cuda_fixture.h"
+#include "tests/testing/paths.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/unit/engine/decoder/random_model.h"
+
+namespace assay::engine {
+namespace {
+
+using assay::testing::IsError;
+using assay::testing::SourcePath;
+using assay::testing::TemporaryDirectory;
+using testing::SmallConfig;
+using testing::WriteRandomModel;
+using Outputs = std::map<int64_t, std::vector<int32_t>>;
+
+// Ranks that share a GPU share its context too: a kernel that is loaded when it is first launched
+// would wait for one that waits for it. Before anything asks CUDA.
+[[maybe_unused]] const int kEagerLoading = setenv("CUDA_MODULE_LOADING", "EAGER", 1);
+
+std::vector<int> Devices() {
+  const std::vector<int> two = {0, 1};
+  return cuda::NumDevices() > 1 && cuda::HavePeerAccess(two) ? two : std::vector<int>{0, 0};
+}
+
+std::string GangName() { return Devices()[1] == 1 ? "cuda:0,1" : "cuda:0,0"; }
+
+ModelConfig Config(Family family, int head_dim, int num_heads, int num_kv_heads) {
+  ModelConfig config = SmallConfig(family);
+  config.hidden_size = 256;
+  config.intermediate_size = 320;
+  config.vocab_size = 203;  // does not divide
+  config.head_dim = head_dim;
+  config.num_heads = num_heads;
+  config.num_kv_heads = num_kv_heads;
+  config.max_position_embeddings = 2048;
+  return config;
+}
+
+std::vector<int32_t> RandomIds(int count, int vocab, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
+  return ids;
+}
+
+double RootMeanSquare(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+  return std::sqrt(sum / static_cast<double>(a.size()));
+}
+
+std::vector<float> Logits(const std::string& dir, const EngineOptions& options,
+                          const std::vector<int32_t>& ids) {
+  const auto engine = Engine::Load(dir, options);
+  EXPECT_OK(engine);
+  if (!engine.ok()) return {};
+  auto logits = (*engine)->Forward(ids, nullptr);
+  EXPECT_OK(logits);
+  return logits.ok() ? *std::move(logits) : std::vector<float>();
+}
+
+struct Model {
+  std::string name;
+  ModelConfig config;
+};
+
+std::vector<Model> Models() {
+  std::vector<Model> models = {
+      {"qwen2", Config(Family::kQwen2, 128, 6, 2)},
+      {"llama_shared_kv_head", Config(Family::kLlama, 128, 8, 1)},
+      {"qwen3_tied", Config(Family::kQwen3, 128, 4, 4)},
+      {"qwen2_head_dim_64", Config(Family::kQwen2, 64, 12, 4)},
+      {"llama_output_bias", Config(Family::kLlama, 128, 4, 2)},
+  };
+  models[2].config.tie_word_embeddings = true;
+  models[4].config.qkv_bias = models[4].config.o_bias = true;
+  return models;
+}
+
+class GangEngineTest : public ::testing::TestWithParam<Model> {
+ protected:
+  void SetUp() override {
+    if (cuda::NumDevices() == 0) GTEST_SKIP() << cuda::kNoGpu;
+    WriteRandomModel(GetParam().config, dir_.path(), 7, DType::kBF16);
+  }
+
+  // Answers of 20 to 90 tokens to prompts of 1 to 150.
+  Outputs Generate(EngineOptions options, int num_requests, bool together) const {
+    options.device = GangName();
+    const auto engine = Engine::Load(dir_.path(), options);
+    EXPECT_OK(engine);
+    Outputs outputs;
+    if (!engine.ok()) return outputs;
+    for (int id = 0; id < num_requests; ++id) {
+      GenerationRequest request;
+      request.id = id;
+      request.prompt_ids =
+          RandomIds(1 + id * 37 % 150, GetParam().config.vocab_size, static_cast<uint64_t>(id % 5));
+      request.max_new_tokens = 20 + id * 13 % 70;
+      request.sampling = {.temperature = 1.5f, .top_p = 0.95f, .seed = 1000u + id};
+      (*engine)->Submit(std::move(request));
+      while (!(*engine)->idle() && (!together || id + 1 == num_requests)) {
+        auto finished = (*engine)->Step();
+        EXPECT_OK(finished);
+        if (!finished.ok()) return outputs;
+        for (GenerationResult& result : *finished) {
+          EXPECT_EQ(result.error, "");
+          outputs[result.id] = std::move(result.output_ids);
+        }
+      }
+    }
+    return outputs;
+  }
+
+  TemporaryDirectory dir_;
+};
+
+// What a gang does more than one GPU is round each rank's part of an update to bf16 before they are
+// summed. The parts of a sum of random terms have half its variance each: together they add as much
+// rounding as the update's own, and all other roundings stay. So the distance from float32 grows by
+// sqrt(2) at most, and 1.5 leaves room for chance.
+TEST_P(GangEngineTest, LogitsAreAsNearToFloat32AsOneGpusUpToTheRoundingOfParts) {
+  const std::vector<int32_t> ids = RandomIds(300, GetParam().config.vocab_size, 1);
+  const std::vector<float> exact = Logits(dir_.path(), {}, ids);
+  const double alone = RootMeanSquare(Logits(dir_.path(), {.device = "cuda"}, ids), exact);
+  const double gang = RootMeanSquare(Logits(dir_.path(), {.device = GangName()}, ids), exact);
+  RecordProperty("one_gpu_root_mean_square", std::to_string(alone));
+  RecordProperty("gang_root_mean_square", std::to_string(gang));
+  EXPECT_GT(alone, 0);
+  EXPECT_LT(gang, 1.5 * alone);
+}
+
+TEST_P(GangEngineTest, ARequestsTokensDependNeitherOnItsCompanyNorOnTheRun) {
+  constexpr int kRequests = 64;
+  const EngineOptions options = {.max_model_len = 512};
+  const Outputs together = Generate(options, kRequests, true);
+  ASSERT_EQ(together.size(), static_cast<size_t>(kRequests));
+  EXPECT_EQ(Generate(options, kRequests, true), together);
+  EXPECT_EQ(Generate(options, kRequests, /*together=*/false), together);
+  EXPECT_EQ(
+      Generate({.max_num_seqs = 7, .max_model_len = 512, .prefill_chunk = 33}, kRequests, true),
+      together);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GangEngineTest, ::testing::ValuesIn(Models()),
+                         [](const auto& instance) { return instance.param.name; });
+
+class GangTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda::NumDevices() == 0) GTEST_SKIP() << cuda::kNoGpu;
+  }
+  TemporaryDirectory dir_;
+};
+
+// The models of the repository: one KV head for two ranks, and two.
+TEST_F(GangTest, TheExampleModelsLogitsAreOneGpus) {
+  for (const char* name : {"tiny-qwen2-1m", "tiny-llama-5m"}) {
+    const std::string dir = SourcePath(std::string("examples/models/") + name);
+    const std::vector<int32_t> ids = RandomIds(400, 512, 3);
+    const std::vector<float> exact = Logits(dir, {}, ids);
+    const double alone = RootMeanSquare(Logits(dir, {.device = "cuda"}, ids), exact);
+    const double gang = RootMeanSquare(Logits(dir, {.device = GangName()}, ids), exact);
+    EXPECT_LT(gang, 1.5 * alone) << name;
+  }
+}
+
+// Slices of drawn weights are slices of one model: with others the logits would have nothing in
+// common. Two sets of logits that each carry bf16's rounding through two layers, some ten roundings
+// of 2^-9 a layer, are a percent or two apart.
+TEST_F(GangTest, RandomWeightsAreTheSameModelForAnyNumberOfRanks) {
+  WriteRandomModel(Config(Family::kQwen2, 128, 8, 2), dir_.path(), 1);
+  std::filesystem::remove(dir_ / "model.safetensors");
+  const std::vector<int32_t> ids = RandomIds(100, 203, 1);
+  EngineOptions options = {.device = "cuda", .max_model_len = 256, .random_weights = true};
+  const std::vector<float> alone = Logits(dir_.path(), options, ids);
+  options.device = GangName();
+  const std::vector<float> gang = Logits(dir_.path(), options, ids);
+  const double size = RootMeanSquare(alone, std::vector<float>(alone.size(), 0));
+  EXPECT_GT(size, 0);
+  EXPECT_LT(RootMeanSquare(gang, alone), 0.05 * size);
+}
+
+TEST_F(GangTest, TheWayOfTheBytesDoesNotShow) {
+  if (Devices()[1] == 0) GTEST_SKIP() << "NCCL needs two GPUs";
+  WriteRandomModel(Config(Family::kQwen2, 128, 6, 2), dir_.path(), 1, DType::kBF16);
+  const std::vector<int32_t> ids = RandomIds(300, 203, 1);
+  std::map<GangTransport, std::vector<float>> logits;
+  for (const GangTransport transport : {GangTransport::kPeer, GangTransport::kNccl}) {
+    const auto runner = LoadCudaRunner(
+        dir_.path(), {.devices = Devices(), .max_model_len = 512, .transport = transport});
+    if (absl::IsFailedPrecondition(runner.status())) GTEST_SKIP() << runner.status();
+    ASSERT_OK(runner);
+    ASSERT_OK_AND_ASSIGN(logits[transport], (*runner)->Forward(ids, nullptr));
+  }
+  EXPECT_EQ(logits[GangTransport::kPeer], logits[GangTransport::kNccl]);
+}
+
+TEST_F(GangTest, AModelThatDoesNotDivideIsRefused) {
+  WriteRandomModel(Config(Family::kLlama, 128, 8, 2), dir_.path(), 1);
+  EXPECT_THAT(Engine::Load(dir_.path(), {.device = "cuda:0,0,0"}),
+              IsError(absl::StatusCode::kInvalidArgument, "8 heads, 2 KV heads"));
+}
+
+class BrokenGangTest : public GangTest {
+ protected:
+  std::unique_ptr<cuda::CudaGang> Load(absl::Duration timeout) {
+    WriteRandomModel(Config(Family::kLlama, 128, 8, 2), dir_.path(), 1);
+    auto gang = cuda::CudaGang::Load(
+        dir_.path(),
+        {.devices = Devices(), .max_num_seqs = 4, .swap_bytes = 0, .pass_timeout = timeout},
+        {.max_rows = 32, .max_decode_rows = 4, .max_sampled = 4, .max_model_len = 128});
+    EXPECT_OK(gang);
+    return gang.ok() ? *std::move(gang) : nullptr;
+  }
+
+  // The first rank's part of a pass, which waits for the second's.
+  static absl::Status ForwardAlone(cuda::CudaRank& rank) {
+    const std::vector<int32_t> ids = {1, 2, 3};
+    ASSAY_RETURN_IF_ERROR(rank.PrepareForward(std::ssize(ids)));
+    return rank.Forward(ids, {});
+  }
+};
+
+TEST_F(BrokenGangTest, ARankThatFailsIsNamedAndFreesTheOther) {
+  const auto gang = Load(absl::Seconds(60));
+  ASSERT_NE(gang, nullptr);
+  const auto pass = [&] {
+    return gang->ForEach([](cuda::CudaRank& rank, int number) {
+      return number == 0 ? ForwardAlone(rank) : absl::InternalError("the plug was pulled");
+    });
+  };
+  const absl::Status failure = pass();
+  EXPECT_EQ(failure.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(failure.message()), ::testing::HasSubstr("rank 1 of 2"));
+  EXPECT_THAT(std::string(failure.message()), ::testing::HasSubstr("the plug was pulled"));
+  EXPECT_EQ(pass(), failure);
+}
+
+TEST_F(BrokenGangTest, ARankThatHangsIsGivenUpInTime) {
+  const auto gang = Load(absl::Milliseconds(500));
+  ASSERT_NE(gang, nullptr);
+  const absl::Status failure = gang->ForEach([](cuda::CudaRank& rank, int number) {
+    return number == 0 ? ForwardAlone(rank) : absl::OkStatus();
+  });
+  EXPECT_EQ(failure.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(failure.message()), ::testing::HasSubstr("no answer within"));
+  EXPECT_THAT(std::string(failure.message()), ::testing::HasSubstr("rank 0 of 2"));
+}
+
+TEST(GangDeviceTest, AGangIsWrittenAsAListOfNumbers) {
+  TemporaryDirectory dir;
+  WriteRandomModel(Config(Family::kLlama, 128, 8, 2), dir.path(), 1);
+  for (const char* device : {"cuda:0,", "cuda:,1", "cuda:0,x", "cuda:0;1", "cuda:-1", "cuda,1"}) {
+    EXPECT_THAT(Engine::Load(dir.path(), {.device = device}),
+                IsError(absl::StatusCode::kInvalidArgument, "cuda:N,M"))
+        << device;
+  }
+  EXPECT_THAT(Engine::Load(dir.path(), {.device = "cuda:98,99"}),
+              IsError(absl::StatusCode::kNotFound, "cuda:98"));
+}
+
+}  // namespace
+}  // namespace assay::engine
