@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/status.h"
+#include "engine/decoder/cuda_attention_benchmark.h"
 #include "engine/decoder/cuda_gang_benchmark.h"
 #include "engine/decoder/cuda_runner.h"
 #include "engine/kernels/cuda/device.h"
@@ -89,6 +90,19 @@ absl::StatusOr<BenchmarkRow> MeasureCopy() {
                       .device_us = microseconds,
                       .bytes = 2.0 * kBytes,
                       .copy_share = 1};
+}
+
+absl::StatusOr<BenchmarkRow> MeasureAttention(const ModelConfig& config,
+                                              const QuantDescription& description, int batch_size,
+                                              int64_t context_len) {
+  ASSAY_ASSIGN_OR_RETURN(const AttentionTiming timing,
+                         TimeDecodeAttention(config, description, batch_size, context_len));
+  return BenchmarkRow{.what = "attention",
+                      .batch_size = batch_size,
+                      .context_len = context_len,
+                      .step_us = timing.microseconds,
+                      .device_us = timing.microseconds,
+                      .bytes = timing.bytes};
 }
 
 absl::StatusOr<BenchmarkRow> MeasureSampling(int batch_size, int vocab_size) {
@@ -214,7 +228,21 @@ class RunnerBenchmark {
   const BenchmarkOptions& options_;
 };
 
+absl::Status AddUnlessTooLarge(const absl::StatusOr<BenchmarkRow>& row, BenchmarkReport* report) {
+  if (row.status().code() == absl::StatusCode::kResourceExhausted) return absl::OkStatus();
+  ASSAY_RETURN_IF_ERROR(row.status());
+  report->rows.push_back(*row);
+  report->rows.back().copy_share = row->bytes / row->step_us * 1e6 / report->copy_bytes_per_s;
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::StatusOr<double> MeasureCopyRate(int device) {
+  ASSAY_RETURN_IF_ERROR(UseDevice(device).status());
+  ASSAY_ASSIGN_OR_RETURN(const BenchmarkRow copy, MeasureCopy());
+  return copy.bytes / copy.step_us * 1e6;
+}
 
 absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options) {
   if (options.batch_sizes.empty() || options.context_lens.empty() || options.max_steps < 1) {
@@ -232,10 +260,22 @@ absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options
   report.copy_bytes_per_s = copy.bytes / copy.step_us * 1e6;
   report.rows.push_back(copy);
 
+  // Before the model takes its memory.
+  ASSAY_ASSIGN_OR_RETURN(const ModelConfig whole, LoadModelConfig(options.model_dir));
+  ASSAY_ASSIGN_OR_RETURN(const ShardPlan shard,
+                         PlanShard(whole, 0, static_cast<int>(options.devices.size())));
+  const ModelConfig& config = shard.local;
+  ASSAY_ASSIGN_OR_RETURN(const QuantDescription description, LoadDescription(options.model_dir));
+  for (const int64_t context_len : options.context_lens) {
+    for (const int batch_size : options.batch_sizes) {
+      const auto row = MeasureAttention(config, description, batch_size, context_len);
+      ASSAY_RETURN_IF_ERROR(AddUnlessTooLarge(row, &report));
+    }
+  }
+
   if (options.devices.size() > 1) {
-    ASSAY_ASSIGN_OR_RETURN(const ModelConfig model, LoadModelConfig(options.model_dir));
     ASSAY_ASSIGN_OR_RETURN(const std::vector<BenchmarkRow> rows,
-                           MeasureAllReduce(options.devices, model.hidden_size, kAllReduceRows));
+                           MeasureAllReduce(options.devices, config.hidden_size, kAllReduceRows));
     report.rows.insert(report.rows.end(), rows.begin(), rows.end());
     ASSAY_RETURN_IF_ERROR(UseDevice(options.devices[0]).status());
   }
@@ -263,12 +303,8 @@ absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options
     report.rows.push_back(row);
   }
   for (const int batch_size : options.batch_sizes) {
-    const absl::StatusOr<BenchmarkRow> row =
-        MeasureSampling(batch_size, runner->config().vocab_size);
-    if (!row.ok() && row.status().code() == absl::StatusCode::kResourceExhausted) continue;
-    ASSAY_RETURN_IF_ERROR(row.status());
-    report.rows.push_back(*row);
-    report.rows.back().copy_share = row->bytes / row->step_us * 1e6 / report.copy_bytes_per_s;
+    ASSAY_RETURN_IF_ERROR(
+        AddUnlessTooLarge(MeasureSampling(batch_size, runner->config().vocab_size), &report));
   }
   return report;
 }

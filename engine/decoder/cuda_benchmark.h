@@ -25,7 +25,7 @@ struct BenchmarkOptions {
 };
 
 struct BenchmarkRow {
-  std::string what;  // "decode", "prefill", "sampling", "copy"
+  std::string what;  // "decode", "attention" (of one layer), "prefill", "sampling", "copy"
   int batch_size = 0;
   int64_t context_len = 0;
   double step_us = 0;    // by the host's clock
@@ -41,6 +41,9 @@ struct BenchmarkReport {
   double copy_bytes_per_s = 0;  // device to device, read and written bytes
   std::vector<BenchmarkRow> rows;
 };
+
+// Bytes per second of a large copy on the device, read and written.
+absl::StatusOr<double> MeasureCopyRate(int device);
 
 // For a gang also the rows of MeasureAllReduce (cuda_gang_benchmark.h). Combinations that do not
 // fit the memory are left out.
