@@ -36,6 +36,22 @@ __host__ __device__ constexpr float NegativePower(int exponent) {
 // Two fields of a word that are 16 bits apart.
 __device__ __forceinline__ constexpr uint32_t Both(uint32_t mask) { return mask | mask << 16; }
 
+// Of each 64 bytes of a row, column c's 16.
+template <int kWords>
+__device__ __forceinline__ void LoadQuarters(const uint8_t* codes, int row, int c,
+                                             uint32_t (&raw)[kWords]) {
+  constexpr int kRowBytes = 4 * kWords * 4;  // of four columns
+#pragma unroll
+  for (int i = 0; i < kWords / 4; ++i) {
+    const int chunk = SwizzledChunk(row, 4 * i + c, kRowBytes);
+    const uint4 words = *reinterpret_cast<const uint4*>(codes + row * kRowBytes + chunk * 16);
+    raw[4 * i] = words.x;
+    raw[4 * i + 1] = words.y;
+    raw[4 * i + 2] = words.z;
+    raw[4 * i + 3] = words.w;
+  }
+}
+
 template <KvCodes kCodes>
 struct Codes;
 
@@ -51,15 +67,7 @@ struct Codes<KvCodes::kBf16> {
 
   // `codes` is the first byte of the tile's rows.
   __device__ static void LoadKey(const uint8_t* codes, int row, int c, uint32_t (&raw)[kRawWords]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int chunk = SwizzledChunk(row, 4 * i + c, 256);
-      const uint4 words = *reinterpret_cast<const uint4*>(codes + row * 256 + chunk * 16);
-      raw[4 * i] = words.x;
-      raw[4 * i + 1] = words.y;
-      raw[4 * i + 2] = words.z;
-      raw[4 * i + 3] = words.w;
-    }
+    LoadQuarters(codes, row, c, raw);
   }
 
   __device__ static void KeyPairs(const uint32_t (&raw)[kRawWords], uint32_t (&pairs)[kPairs]) {
@@ -101,15 +109,7 @@ struct Codes<KvCodes::k8Bit> {
   __device__ static uint32_t Odd(uint32_t word) { return __byte_perm(word, 0, 0x4341); }
 
   __device__ static void LoadKey(const uint8_t* codes, int row, int c, uint32_t (&raw)[kRawWords]) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int chunk = SwizzledChunk(row, 4 * i + c, 128);
-      const uint4 words = *reinterpret_cast<const uint4*>(codes + row * 128 + chunk * 16);
-      raw[4 * i] = words.x;
-      raw[4 * i + 1] = words.y;
-      raw[4 * i + 2] = words.z;
-      raw[4 * i + 3] = words.w;
-    }
+    LoadQuarters(codes, row, c, raw);
   }
 
   __device__ static void KeyPairs(const uint32_t (&raw)[kRawWords], uint32_t (&pairs)[kPairs]) {
