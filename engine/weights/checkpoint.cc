@@ -114,6 +114,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   } else if (std::filesystem::exists(model_dir + "/" + kIndexFile, error)) {
     ASSAY_ASSIGN_OR_RETURN(const auto file_of, ReadIndex(model_dir + "/" + kIndexFile));
     std::vector<std::string> file_names;
+    file_names.reserve(file_of.size());
     for (const auto& [tensor, file_name] : file_of) file_names.push_back(file_name);
     std::sort(file_names.begin(), file_names.end());
     file_names.erase(std::unique(file_names.begin(), file_names.end()), file_names.end());

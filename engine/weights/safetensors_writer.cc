@@ -84,6 +84,7 @@ absl::Status WriteFile(int fd, const std::vector<const TensorToWrite*>& tensors,
 absl::Status WriteSafetensors(const std::string& path, const std::vector<TensorToWrite>& tensors) {
   ASSAY_RETURN_IF_ERROR(CheckTensors(tensors, path));
   std::vector<const TensorToWrite*> ordered;
+  ordered.reserve(tensors.size());
   for (const TensorToWrite& tensor : tensors) ordered.push_back(&tensor);
   std::stable_sort(ordered.begin(), ordered.end(),
                    [](const TensorToWrite* a, const TensorToWrite* b) {

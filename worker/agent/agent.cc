@@ -116,14 +116,14 @@ absl::StatusOr<std::string> Agent::FindModel(int slot_index, const v1::ModelRef&
 }
 
 void Agent::OnSample(v1::Sample sample, const std::string& grader, const std::string& gold) {
-  if (grader.empty()) return SpoolSample(std::move(sample));
+  if (grader.empty()) return SpoolSample(sample);
   absl::StatusOr<std::string> text = storage::DecompressText(sample.text_zstd());
   if (!text.ok()) {
     v1::Grade* grade = sample.mutable_grade();
     grade->set_grader(grader);
     grade->set_verdict(v1::Grade::VERDICT_GRADER_ERROR);
     grade->set_detail(Message(text.status()));
-    return SpoolSample(std::move(sample));
+    return SpoolSample(sample);
   }
   v1::GradeRequest request;
   request.set_grader(grader);
@@ -131,11 +131,11 @@ void Agent::OnSample(v1::Sample sample, const std::string& grader, const std::st
   request.set_response(ValidUtf8(*text));
   graders_->Submit(std::move(request), [this, sample = std::move(sample)](v1::Grade grade) mutable {
     *sample.mutable_grade() = std::move(grade);
-    SpoolSample(std::move(sample));
+    SpoolSample(sample);
   });
 }
 
-void Agent::SpoolSample(v1::Sample sample) {
+void Agent::SpoolSample(const v1::Sample& sample) {
   std::string bytes = sample.SerializeAsString();
   if (std::ssize(bytes) > Reporter::kMaxBatchBytes) {
     return OnRefused(sample, fmt::format("a sample of {} bytes: a report holds at most {}",

@@ -117,7 +117,7 @@ class Agent final : public SlotHost {
   void OnRevoke(const v1::Revoke& revoke);
   void OnRefused(const v1::Sample& sample, const std::string& why);
 
-  void SpoolSample(v1::Sample sample);
+  void SpoolSample(const v1::Sample& sample);
   int NumUnreported() const;
   // 0 when a GPU does not answer.
   int64_t MemoryUsed(const GpuGang& gang) const;

@@ -214,11 +214,12 @@ class Scanner {
 // units, degrees. A single letter may be a variable, unless it is a common unit.
 bool IsUnit(std::string_view text) {
   constexpr std::string_view kUnitLetters = "mgshlLKCFNJWVA";
+  constexpr std::string_view kBetweenUnits = " /.$()-'\"";
   size_t i = 0;
   while (i < text.size()) {
     const char c = text[i];
-    if (c == ' ' || c == '/' || c == '.' || c == '$' || c == '(' || c == ')' || c == '-' ||
-        c == '\'' || c == '"') {
+    // Beyond ASCII: degree signs, superscripts, words of other languages.
+    if (kBetweenUnits.find(c) != std::string_view::npos || static_cast<unsigned char>(c) >= 0x80) {
       ++i;
     } else if (c == '^') {
       ++i;
@@ -234,8 +235,6 @@ bool IsUnit(std::string_view text) {
       } else {
         return false;
       }
-    } else if (static_cast<unsigned char>(c) >= 0x80) {
-      ++i;  // degree signs, superscripts, words of other languages
     } else if (std::isalpha(static_cast<unsigned char>(c)) != 0) {
       size_t end = i;
       while (end < text.size() && std::isalpha(static_cast<unsigned char>(text[end])) != 0) ++end;
