@@ -78,6 +78,7 @@ absl::Status CpuRunner::Launch(std::span<const BatchChunk> batch) {
   times_.bytes_read +=
       static_cast<double>(model_->memory_bytes()) +
       num_context_tokens * static_cast<double>(cache_.shape().block_bytes()) / block_size();
+  times_.tokens += rows_.size();
   SampleRows(&last_drawn_);
   in_flight_.push_back(last_drawn_);
   return absl::OkStatus();

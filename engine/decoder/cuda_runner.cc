@@ -52,6 +52,7 @@ class CudaRunner final : public ModelRunner {
     bool is_running = false;   // on the ranks; else its ids are here
     std::vector<int32_t> ids;  // of the passes that are done
     double bytes_read = 0;
+    int64_t tokens = 0;
   };
 
   // Launches the pass that was put together for the step; the ids of draws that are known take
@@ -105,6 +106,7 @@ absl::Status CudaRunner::Launch(std::span<const BatchChunk> batch) {
   pass_.Clear();
   for (const BatchChunk& chunk : batch) {
     const auto num_tokens = static_cast<int64_t>(chunk.tokens.size());
+    step.tokens += num_tokens;
     step.bytes_read += static_cast<double>(chunk.first_position + num_tokens) * kv_token_bytes_;
     for (int64_t num_done = 0; num_done < num_tokens;) {
       pass_.Add(chunk, gang_->rank(0).pass_limits(), &num_done);
@@ -162,6 +164,7 @@ absl::StatusOr<std::span<const int32_t>> CudaRunner::Collect() {
   collected_ = std::move(step.ids);
   times_.device = gang_->rank(0).device_time();
   times_.bytes_read += step.bytes_read;
+  times_.tokens += step.tokens;
   in_flight_.pop_front();
   return std::span<const int32_t>(collected_);
 }

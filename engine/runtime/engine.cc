@@ -150,6 +150,7 @@ EngineStats EngineImpl::stats() const {
   stats.total_time = total_time_;
   stats.device_time = runner_->times().device;
   stats.bytes_read = runner_->times().bytes_read;
+  stats.tokens_computed = runner_->times().tokens;
   return stats;
 }
 

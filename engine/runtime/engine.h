@@ -71,7 +71,9 @@ struct EngineStats {
   absl::Duration sampling_time;
   absl::Duration total_time;
   absl::Duration device_time;  // GPUs, by their clock
-  double bytes_read = 0;       // weights and cache, at least
+  // Of the steps whose results are known:
+  double bytes_read = 0;        // weights and cache, at least
+  int64_t tokens_computed = 0;  // prompts', answers', and those that were computed again
 };
 
 class Engine {

@@ -1,11 +1,15 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/exit_codes.h"
 #include "base/status.h"
 #include "engine/runtime/benchmark.h"
+#include "engine/runtime/engine.h"
+#include "engine/runtime/makespan.h"
 #include "worker/runner/verb_errors.h"
 #include "worker/runner/verbs.h"
 
@@ -49,6 +53,78 @@ void PrintTable(const engine::BenchmarkReport& report, std::ostream& out) {
   }
 }
 
+double Share(double part, double whole) { return whole > 0 ? part / whole : 0; }
+
+void PrintMakespan(const engine::Makespan& job, double copy_bytes_per_s, std::ostream& out) {
+  const double gb_per_s = Share(job.bytes, job.wall_s) / 1e9;
+  out << fmt::format("{} requests, {} prompt and {} answer tokens in {} steps: {:.2f} s\n",
+                     job.num_requests, job.prompt_tokens, job.output_tokens, job.num_steps,
+                     job.wall_s);
+  out << fmt::format("{:.0f} tokens/s; {:.0f} GB read, {:.0f} GB/s, {:.2f} of copy\n",
+                     Share(static_cast<double>(job.output_tokens), job.wall_s), job.bytes / 1e9,
+                     gb_per_s, gb_per_s * 1e9 / copy_bytes_per_s);
+  out << fmt::format("idle {:.1f}%; the steps' model says {:.2f} s: {:.2f} of it reached\n",
+                     100 * (1 - Share(job.device_s, job.wall_s)), job.predicted_s,
+                     Share(job.predicted_s, job.wall_s));
+  out << fmt::format("{} preemptions, {} of them to host memory\n", job.num_preemptions,
+                     job.num_swaps);
+}
+
+json ToJson(const engine::Makespan& job, const BenchArguments& arguments, double copy_bytes_per_s) {
+  return {{"model", arguments.model_dir},
+          {"lengths", arguments.lengths_file},
+          {"lanes", arguments.num_lanes},
+          {"copy_bytes_per_s", copy_bytes_per_s},
+          {"num_requests", job.num_requests},
+          {"prompt_tokens", job.prompt_tokens},
+          {"output_tokens", job.output_tokens},
+          {"num_steps", job.num_steps},
+          {"wall_s", job.wall_s},
+          {"device_s", job.device_s},
+          {"idle_share", 1 - Share(job.device_s, job.wall_s)},
+          {"tokens_per_s", Share(static_cast<double>(job.output_tokens), job.wall_s)},
+          {"bytes", job.bytes},
+          {"copy_share", Share(job.bytes / copy_bytes_per_s, job.wall_s)},
+          {"predicted_s", job.predicted_s},
+          {"predicted_share", Share(job.predicted_s, job.wall_s)},
+          {"num_preemptions", job.num_preemptions},
+          {"num_swaps", job.num_swaps}};
+}
+
+int64_t Bytes(double gib) { return static_cast<int64_t>(gib * (int64_t{1} << 30)); }
+
+absl::Status BenchJob(const BenchArguments& arguments, std::ostream& out) {
+  ASSAY_ASSIGN_OR_RETURN(const std::vector<engine::RequestLength> lengths,
+                         engine::ReadLengths(arguments.lengths_file));
+  ASSAY_ASSIGN_OR_RETURN(const double copy_bytes_per_s,
+                         engine::MeasureCopyRate(arguments.devices.front()));
+  int64_t longest = 0;
+  for (const engine::RequestLength& length : lengths) {
+    longest = std::max(longest, length.prompt_tokens + length.output_tokens);
+  }
+  engine::EngineOptions options;
+  options.device = fmt::format("cuda:{}", fmt::join(arguments.devices, ","));
+  options.max_num_seqs = arguments.num_lanes;
+  options.max_model_len = longest;
+  options.kv_cache_bytes = Bytes(arguments.kv_cache_gib);
+  if (arguments.swap_gib >= 0) options.swap_bytes = Bytes(arguments.swap_gib);
+  options.look_ahead = arguments.look_ahead;
+  options.random_weights = arguments.random_weights;
+  ASSAY_ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
+                         engine::Engine::Load(arguments.model_dir, options));
+  // What the gang's memories give together is what its steps can take.
+  const double rate = copy_bytes_per_s * static_cast<double>(arguments.devices.size());
+  ASSAY_ASSIGN_OR_RETURN(
+      const engine::Makespan job,
+      engine::MeasureMakespan(engine.get(), lengths, {.model = {.bytes_per_s = rate}}));
+  if (arguments.json) {
+    out << ToJson(job, arguments, rate).dump() << "\n";
+  } else {
+    PrintMakespan(job, rate, out);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 int Bench(const BenchArguments& arguments, std::ostream& out) {
@@ -62,6 +138,10 @@ int Bench(const BenchArguments& arguments, std::ostream& out) {
   options.max_steps = arguments.num_steps;
   const absl::Status found = CheckModelFolder(arguments.model_dir, "config.json");
   if (!found.ok()) return FailVerb(found);
+  if (!arguments.lengths_file.empty()) {
+    const absl::Status status = BenchJob(arguments, out);
+    return status.ok() ? kExitOk : FailVerb(status);
+  }
   const auto report = engine::RunCudaBenchmark(options);
   if (!report.ok()) return FailVerb(report.status());
   if (arguments.json) {

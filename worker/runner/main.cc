@@ -59,6 +59,24 @@ CLI::App* AddBench(CLI::App* app, BenchArguments* arguments) {
   verb->add_option("--steps", arguments->num_steps, "timed steps of a measurement")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
+  CLI::Option* lengths = verb->add_option(
+      "--lengths", arguments->lengths_file,
+      "measure a whole job instead: a file of lines with a prompt's and an answer's tokens");
+  verb->add_option("--lanes", arguments->num_lanes, "sequences that run at once")
+      ->needs(lengths)
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  verb->add_option("--kv-cache-gib", arguments->kv_cache_gib, "of the KV cache; 0: what is left")
+      ->needs(lengths)
+      ->check(CLI::Range(0.0, 1e6));
+  verb->add_option("--swap-gib", arguments->swap_gib,
+                   "host memory for preempted sequences; 0: they are computed again")
+      ->needs(lengths)
+      ->check(CLI::Range(0.0, 1e6));
+  verb->add_option("--look-ahead", arguments->look_ahead,
+                   "steps launched before the one before is known: 0 or 1")
+      ->needs(lengths)
+      ->check(CLI::Range(0, 1));
   verb->add_flag("--json", arguments->json, "one object");
   return verb;
 }

@@ -61,6 +61,12 @@ struct BenchArguments {
   std::vector<int64_t> context_lens;  // likewise
   int64_t prefill_tokens = 8192;
   int num_steps = 10;
+  // A whole job instead: requests of the lengths in a file (engine/runtime/makespan.h).
+  std::string lengths_file;
+  int num_lanes = 256;
+  double kv_cache_gib = 0;  // 0: what is left
+  double swap_gib = -1;     // EngineOptions::swap_bytes
+  int look_ahead = -1;      // EngineOptions::look_ahead
   bool json = false;
 };
 

@@ -1,0 +1,67 @@
+// How long a whole job takes: requests of given lengths through the engine, which arrive in leases
+// as an agent hands them out, against a model of its steps.
+//
+// Random weights end no answer sensibly, so lengths come from a file: a request ends when it has
+// the length of its line, whatever was drawn. Each line holds a prompt's tokens and an answer's;
+// lines that begin with # are comments.
+//
+// The model of a step (spec: a decode step is bound by the bytes it must read):
+//
+//   max(bytes of weights and cache / copy rate, operations of the linears / peak) + fixed cost
+//
+// summed over the steps that the engine took. Prediction over measured time is the share reached.
+#pragma once
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/runtime/engine.h"
+
+namespace assay::engine {
+
+struct RequestLength {
+  int64_t prompt_tokens = 0;
+  int64_t output_tokens = 0;
+};
+
+// NOT_FOUND without the file, INVALID_ARGUMENT naming the line that is not two positive numbers.
+absl::StatusOr<std::vector<RequestLength>> ReadLengths(const std::string& path);
+
+struct StepModel {
+  double bytes_per_s = 0;       // what copies reach
+  double flops_per_s = 800e12;  // of a product in bf16
+  double fixed_s = 400e-6;      // a step: launches, attention's start, sampling
+};
+
+struct MakespanOptions {
+  // Requests handed over at once, whenever fewer are waiting.
+  int lease_size = 16;
+  StepModel model;
+  const Clock* clock = RealClock::Get();
+};
+
+struct Makespan {
+  int64_t num_requests = 0;
+  int64_t prompt_tokens = 0;
+  int64_t output_tokens = 0;
+  int64_t num_steps = 0;
+  double wall_s = 0;
+  double device_s = 0;  // of it, by the device's clock; 0 on a CPU
+  double bytes = 0;     // weights and cache read
+  double predicted_s = 0;
+  int64_t num_preemptions = 0;
+  int64_t num_swaps = 0;
+};
+
+// Runs all requests through an idle engine. INVALID_ARGUMENT for one that it rejects.
+absl::StatusOr<Makespan> MeasureMakespan(Engine* engine, std::span<const RequestLength> lengths,
+                                         const MakespanOptions& options);
+
+}  // namespace assay::engine
