@@ -1,38 +1,50 @@
-// Gets host data into device memory: piece by piece through two pinned buffers, so that the host
-// fills one while the other travels.
+// Gets host data into device memory: pieces of 4 MiB through pinned buffers, filled by several
+// threads at once (one alone reads a mapped file at a fraction of what the disk and PCIe give),
+// each of which fills one buffer while its other travels.
+//
+// One thread calls.
 #pragma once
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/time/time.h>
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 
+#include "base/clock.h"
 #include "engine/kernels/cuda/device.h"
 
 namespace assay::engine::cuda {
 
 class WeightUpload {
  public:
-  static absl::StatusOr<WeightUpload> Make(cudaStream_t stream);
+  // For the calling thread's device; behind what is on `stream` now.
+  static absl::StatusOr<WeightUpload> Make(cudaStream_t stream,
+                                           const Clock* clock = RealClock::Get());
+  ~WeightUpload();
+  WeightUpload(WeightUpload&&) noexcept;
+  WeightUpload& operator=(WeightUpload&&) = delete;
 
   // Copies `size` bytes to `destination`. fill(offset, size, out) writes the bytes [offset, offset
-  // + size) of the source; it is called in order, with offsets that are multiples of 1 MiB.
+  // + size) of the source: from several threads at once, for pieces at multiples of 4 MiB, and no
+  // longer when Copy returns. The first error of a piece is returned; others may be missing then.
   using Fill = std::function<absl::Status(int64_t offset, int64_t size, std::byte* out)>;
   absl::Status Copy(void* destination, int64_t size, const Fill& fill);
 
-  // Everything has arrived.
+  // Everything has arrived. Logs the rate.
   absl::Status Finish();
 
  private:
-  struct Slot {
-    PinnedBuffer<std::byte> buffer;
-    Event sent;
-  };
+  class Crew;
 
-  cudaStream_t stream_ = nullptr;
-  Slot slots_[2];
-  int next_ = 0;
+  WeightUpload(std::unique_ptr<Crew> crew, const Clock* clock);
+
+  std::unique_ptr<Crew> crew_;
+  const Clock* clock_;
+  absl::Duration start_;
+  int64_t num_bytes_ = 0;
 };
 
 }  // namespace assay::engine::cuda
