@@ -168,6 +168,8 @@ void ModelSession::Drop(const Key& key) {
 
 absl::StatusOr<std::vector<v1::Sample>> ModelSession::Step() {
   ASSAY_ASSIGN_OR_RETURN(const std::vector<engine::GenerationResult> results, engine_->Step());
+  const auto reached = throughput_log_.Observe(engine_->stats(), engine_->idle());
+  if (reached.has_value()) spdlog::info("{}", *reached);
   std::vector<v1::Sample> samples;
   for (const engine::GenerationResult& result : results) {
     const auto it = pending_.find(result.id);

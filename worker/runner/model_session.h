@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "engine/runtime/engine.h"
 #include "worker/runner/model_text.h"
+#include "worker/runner/throughput_log.h"
 
 namespace assay::worker {
 
@@ -57,7 +58,8 @@ class ModelSession {
       : clock_(clock),
         text_(std::move(text)),
         engine_(std::move(engine)),
-        max_num_seqs_(max_num_seqs) {}
+        max_num_seqs_(max_num_seqs),
+        throughput_log_(clock) {}
 
   absl::Status SubmitOne(const v1::SubmitUnits& command, const v1::RunnerUnit& unit);
   void Drop(const Key& key);
@@ -70,6 +72,7 @@ class ModelSession {
   int64_t next_id_ = 1;
   std::map<int64_t, Pending> pending_;  // by the engine's request id
   std::map<Key, int64_t> id_of_key_;
+  ThroughputLog throughput_log_;
   absl::Duration rate_time_;
   int64_t rate_tokens_ = 0;
 };
