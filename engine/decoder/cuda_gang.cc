@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <utility>
 
@@ -18,6 +19,14 @@ namespace {
 
 // For ranks whose waits were ended to come back.
 constexpr absl::Duration kGrace = absl::Seconds(10);
+// How often threads look for each other before they sleep, half a millisecond or so: to be woken
+// takes some 100 us where a step takes a few thousand, and between the steps of a busy engine less.
+constexpr int kLooks = 1000;
+
+template <typename IsReady>
+void LookFor(const IsReady& is_ready) {
+  for (int look = 0; look < kLooks && !is_ready(); ++look) std::this_thread::yield();
+}
 
 bool UsesPeerAccess(const CudaRunnerOptions& options) {
   switch (options.transport) {
@@ -43,6 +52,9 @@ struct CudaGang::Exchange {
   int first_failed ABSL_GUARDED_BY(mutex) = -1;
   absl::Status failure ABSL_GUARDED_BY(mutex);
   bool stops ABSL_GUARDED_BY(mutex) = false;
+  // For those who look without waiting, hints at what the mutex guards.
+  std::atomic<uint64_t> latest_round = 0;
+  std::atomic<int> num_pending = 0;
 
   bool AllDone() const ABSL_SHARED_LOCKS_REQUIRED(mutex) {
     return std::ranges::all_of(done, [](bool one) { return one; });
@@ -121,6 +133,7 @@ void CudaGang::StartThreads() {
       uint64_t seen = 0;
       for (;;) {
         const Body* body = nullptr;
+        LookFor([&] { return exchange->latest_round.load() != seen; });
         {
           absl::MutexLock lock(&exchange->mutex);
           const auto is_called = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -138,6 +151,7 @@ void CudaGang::StartThreads() {
           exchange->first_failed = number;
           exchange->failure = status;
         }
+        --exchange->num_pending;
       }
     });
   }
@@ -146,11 +160,16 @@ void CudaGang::StartThreads() {
 absl::Status CudaGang::ForEach(const Body& body, absl::Duration timeout) {
   ASSAY_RETURN_IF_ERROR(failure_);
   if (threads_.empty()) return body(*ranks_[0], 0);
-  absl::MutexLock lock(&exchange_->mutex);
-  exchange_->body = &body;
-  std::fill(exchange_->done.begin(), exchange_->done.end(), false);
-  ++exchange_->round;
   Exchange* const exchange = exchange_.get();
+  {
+    absl::MutexLock lock(&exchange_->mutex);
+    exchange_->body = &body;
+    std::fill(exchange_->done.begin(), exchange_->done.end(), false);
+    exchange_->num_pending = size();
+    exchange_->latest_round = ++exchange_->round;
+  }
+  LookFor([&] { return exchange->num_pending.load() == 0; });
+  absl::MutexLock lock(&exchange_->mutex);
   exchange_->mutex.AwaitWithTimeout(absl::Condition(exchange, &Exchange::AllDoneOrFailed), timeout);
   if (exchange_->AllDone() && exchange_->first_failed < 0) return absl::OkStatus();
 

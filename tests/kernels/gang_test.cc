@@ -1,7 +1,8 @@
-// Exchanges between the ranks of a gang: on two GPUs, or with two ranks on one where there is no
-// second.
+// Exchanges between the ranks of a gang, two and four: on two GPUs, or on one that all share where
+// there is no second.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <thread>
 
 #include "engine/kernels/cuda/gather_columns.h"
@@ -15,19 +16,24 @@
 namespace assay::engine::cuda {
 namespace {
 
-constexpr int kRanks = 2;
+// Ranks that share a GPU share its context too: a kernel that is loaded when it is first launched
+// would wait for one that waits for it. Before anything asks CUDA.
+[[maybe_unused]] const int kEagerLoading = setenv("CUDA_MODULE_LOADING", "EAGER", 1);
 
-class GangTest : public ::testing::Test {
+class GangTest : public ::testing::TestWithParam<int> {
  protected:
   void SetUp() override {
     if (NumDevices() == 0) GTEST_SKIP() << kNoGpu;
-    devices_ = {0, NumDevices() > 1 ? 1 : 0};
-    if (!HavePeerAccess(devices_)) devices_[1] = 0;
-    for (const int device : devices_) {
-      ASSERT_OK(UseDevice(device));
+    const std::vector<int> two = {0, 1};
+    const int num_devices = NumDevices() > 1 && HavePeerAccess(two) ? 2 : 1;
+    for (int rank = 0; rank < num_ranks(); ++rank) {
+      devices_.push_back(rank % num_devices);
+      ASSERT_OK(UseDevice(devices_.back()));
       ASSERT_OK_AND_ASSIGN(streams_.emplace_back(), MakeStream());
     }
   }
+
+  int num_ranks() const { return GetParam(); }
 
   void Connect(const std::vector<int64_t>& window_bytes) {
     ASSERT_OK_AND_ASSIGN(communicators_, MakePeerCommunicators(devices_, window_bytes));
@@ -89,23 +95,24 @@ struct Side {
 };
 
 // The bits of a single GPU's norm, given the sum of the parts rounded once.
-TEST_F(GangTest, EveryRankSumsThePartsAndNormsLikeOneGpu) {
+TEST_P(GangTest, EveryRankSumsThePartsAndNormsLikeOneGpu) {
   std::mt19937_64 random(1);
   for (const int size : {256, 1536, 5120, 8192, 16384}) {
     for (const int rows : {1, 3, 64, 300}) {
       const int64_t elements = int64_t{rows} * size;
       Connect({elements * 2});
       const std::vector<float> hidden = RandomHalves(elements, 1, &random);
-      const std::vector<float> first = RandomHalves(elements, 0.7f, &random);
-      const std::vector<float> second = RandomHalves(elements, 0.7f, &random);
+      std::vector<std::vector<float>> parts;
+      std::vector<float> sum(hidden.size(), 0);
+      for (int rank = 0; rank < num_ranks(); ++rank) {
+        parts.push_back(RandomHalves(elements, 0.7f, &random));
+        for (size_t i = 0; i < sum.size(); ++i) sum[i] += parts.back()[i];
+      }
       std::vector<float> weight(static_cast<size_t>(size));
       for (float& w : weight) w = 0.5f + 0x1.0p-32f * static_cast<float>(random() % 0xFFFFFFFF);
-      std::vector<float> sum(first.size());
-      for (size_t i = 0; i < sum.size(); ++i) sum[i] = first[i] + second[i];
-
       std::vector<Side> sides;
-      for (int rank = 0; rank < kRanks; ++rank) {
-        const std::vector<__nv_bfloat16> part = Halves(rank == 0 ? first : second);
+      for (int rank = 0; rank < num_ranks(); ++rank) {
+        const std::vector<__nv_bfloat16> part = Halves(parts[static_cast<size_t>(rank)]);
         ASSERT_EQ(cudaMemcpy(communicator(rank).window(0), part.data(), part.size() * 2,
                              cudaMemcpyDefault),
                   cudaSuccess);
@@ -113,11 +120,11 @@ TEST_F(GangTest, EveryRankSumsThePartsAndNormsLikeOneGpu) {
                          .normed = ToRank(rank, Halves(hidden)),
                          .weight = ToRank(rank, weight)});
       }
-      for (int rank = 0; rank < kRanks; ++rank) {
+      for (int rank = 0; rank < num_ranks(); ++rank) {
         Use(rank);
-        ASSERT_OK_AND_ASSIGN(const GangParts parts,
+        ASSERT_OK_AND_ASSIGN(const GangParts gang,
                              communicator(rank).Share(0, elements * 2, stream(rank)));
-        ASSERT_OK(sides[static_cast<size_t>(rank)].Launch(parts, rows, size, stream(rank)));
+        ASSERT_OK(sides[static_cast<size_t>(rank)].Launch(gang, rows, size, stream(rank)));
       }
 
       const auto alone = ToRank(0, Halves(hidden));
@@ -134,7 +141,7 @@ TEST_F(GangTest, EveryRankSumsThePartsAndNormsLikeOneGpu) {
                         stream(0)));
       const std::vector<uint16_t> expected_sum = Bits(0, alone);
       const std::vector<uint16_t> expected_norm = Bits(0, normed);
-      for (int rank = 0; rank < kRanks; ++rank) {
+      for (int rank = 0; rank < num_ranks(); ++rank) {
         const Side& side = sides[static_cast<size_t>(rank)];
         ASSERT_EQ(Bits(rank, side.hidden), expected_sum) << rows << " x " << size;
         ASSERT_EQ(Bits(rank, side.normed), expected_norm) << rows << " x " << size;
@@ -146,28 +153,28 @@ TEST_F(GangTest, EveryRankSumsThePartsAndNormsLikeOneGpu) {
 // Nothing but the barrier of each exchange keeps the ranks in step: two windows in turn, written
 // anew every round, one rank delayed now and then. A part that was read too early or overwritten
 // too soon would change the residual for good.
-TEST_F(GangTest, ManyExchangesInARowSeeEveryPartOnce) {
+TEST_P(GangTest, ManyExchangesInARowSeeEveryPartOnce) {
   constexpr int kRounds = 300;
-  constexpr int kRows = 20;
-  constexpr int kSize = 1024;
+  constexpr int kRows = 100;  // up to 800 KB: among four ranks, in one shot and in two
+  constexpr int kSize = 4096;
   constexpr int64_t kElements = int64_t{kRows} * kSize;
   Connect({kElements * 2, kElements * 2});
   const std::vector<__nv_bfloat16> zeros(kElements, __float2bfloat16_rn(0));
   const std::vector<float> ones(kSize, 1);
   std::vector<Side> sides;
   std::vector<DeviceBuffer<uint8_t>> delays;
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < num_ranks(); ++rank) {
     sides.push_back({.hidden = ToRank(rank, zeros),
                      .normed = ToRank(rank, zeros),
                      .weight = ToRank(rank, ones)});
     delays.push_back(ToRank(rank, std::vector<uint8_t>(size_t{16} << 20)));
   }
-  const auto seed = [](int round, int rank) {
-    return static_cast<uint64_t>(round * kRanks + rank);
+  const auto seed = [&](int round, int rank) {
+    return static_cast<uint64_t>(round * num_ranks() + rank);
   };
   std::vector<std::thread> threads;
-  std::vector<absl::Status> results(kRanks);
-  for (int rank = 0; rank < kRanks; ++rank) {
+  std::vector<absl::Status> results(static_cast<size_t>(num_ranks()));
+  for (int rank = 0; rank < num_ranks(); ++rank) {
     threads.emplace_back([&, rank] {
       const auto index = static_cast<size_t>(rank);
       const auto run = [&]() -> absl::Status {
@@ -183,7 +190,7 @@ TEST_F(GangTest, ManyExchangesInARowSeeEveryPartOnce) {
           const auto parts = communicator(rank).Share(round % 2, kElements * 2, stream(rank));
           ASSAY_RETURN_IF_ERROR(parts.status());
           // Another number of blocks each time: their epochs go up on their own.
-          const int rows = 1 + round % kRows;
+          const int rows = 1 + round * 7 % kRows;
           ASSAY_RETURN_IF_ERROR(sides[index].Launch(*parts, rows, kSize, stream(rank)));
         }
         return CudaStatus(cudaStreamSynchronize(stream(rank)), "the rounds");
@@ -194,34 +201,37 @@ TEST_F(GangTest, ManyExchangesInARowSeeEveryPartOnce) {
   for (std::thread& thread : threads) thread.join();
   for (const absl::Status& result : results) ASSERT_OK(result);
 
-  // The same without peers: both parts on one device, one after the other on one stream.
+  // The same without peers: all parts on one device, one after the other on one stream.
   const Side alone = {
       .hidden = ToRank(0, zeros), .normed = ToRank(0, zeros), .weight = ToRank(0, ones)};
-  const auto first = ToRank(0, zeros);
-  const auto second = ToRank(0, zeros);
+  std::vector<DeviceBuffer<__nv_bfloat16>> parts;
   GangParts local;
-  local.num_ranks = kRanks;
-  local.parts[0] = first.data();
-  local.parts[1] = second.data();
+  local.num_ranks = num_ranks();
+  for (int rank = 0; rank < num_ranks(); ++rank) {
+    parts.push_back(ToRank(0, zeros));
+    local.parts[rank] = parts.back().data();
+  }
   for (int round = 0; round < kRounds; ++round) {
-    ASSERT_OK(FillRandom(first.data(), kElements, 0, 1, seed(round, 0), stream(0)));
-    ASSERT_OK(FillRandom(second.data(), kElements, 0, 1, seed(round, 1), stream(0)));
-    ASSERT_OK(alone.Launch(local, 1 + round % kRows, kSize, stream(0)));
+    for (int rank = 0; rank < num_ranks(); ++rank) {
+      ASSERT_OK(FillRandom(parts[static_cast<size_t>(rank)].data(), kElements, 0, 1,
+                           seed(round, rank), stream(0)));
+    }
+    ASSERT_OK(alone.Launch(local, 1 + round * 7 % kRows, kSize, stream(0)));
   }
   const std::vector<uint16_t> expected = Bits(0, alone.hidden);
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < num_ranks(); ++rank) {
     EXPECT_EQ(Bits(rank, sides[static_cast<size_t>(rank)].hidden), expected) << "rank " << rank;
   }
 }
 
-TEST_F(GangTest, ColumnsOfAllRanksStandSideBySide) {
+TEST_P(GangTest, ColumnsOfAllRanksStandSideBySide) {
   std::mt19937_64 random(2);
   for (const int64_t columns : {16, 37, 4096, 152064 / 4}) {
-    const int64_t part_columns = ((columns + kRanks - 1) / kRanks + 7) / 8 * 8;
+    const int64_t part_columns = ((columns + num_ranks() - 1) / num_ranks() + 7) / 8 * 8;
     for (const int rows : {1, 5, 70}) {
       Connect({rows * part_columns * 4});
       std::vector<std::vector<float>> parts;
-      for (int rank = 0; rank < kRanks; ++rank) {
+      for (int rank = 0; rank < num_ranks(); ++rank) {
         parts.push_back(RandomHalves(rows * part_columns, 1, &random));
         ASSERT_EQ(cudaMemcpy(communicator(rank).window(0), parts.back().data(),
                              parts.back().size() * 4, cudaMemcpyDefault),
@@ -235,10 +245,10 @@ TEST_F(GangTest, ColumnsOfAllRanksStandSideBySide) {
         }
       }
       std::vector<DeviceBuffer<float>> outs;
-      for (int rank = 0; rank < kRanks; ++rank) {
+      for (int rank = 0; rank < num_ranks(); ++rank) {
         outs.push_back(ToRank(rank, std::vector<float>(expected.size(), -1)));
       }
-      for (int rank = 0; rank < kRanks; ++rank) {
+      for (int rank = 0; rank < num_ranks(); ++rank) {
         Use(rank);
         ASSERT_OK_AND_ASSIGN(const GangParts gang,
                              communicator(rank).Share(0, rows * part_columns * 4, stream(rank)));
@@ -249,7 +259,7 @@ TEST_F(GangTest, ColumnsOfAllRanksStandSideBySide) {
                                  .columns = columns},
                                 stream(rank)));
       }
-      for (int rank = 0; rank < kRanks; ++rank) {
+      for (int rank = 0; rank < num_ranks(); ++rank) {
         const auto& out = outs[static_cast<size_t>(rank)];
         ASSERT_EQ(FromRank(rank, out.data(), out.size()), expected) << rows << " x " << columns;
       }
@@ -257,7 +267,7 @@ TEST_F(GangTest, ColumnsOfAllRanksStandSideBySide) {
   }
 }
 
-TEST_F(GangTest, AnAbortFreesAKernelWhosePeerNeverComes) {
+TEST_P(GangTest, AnAbortFreesAKernelWhosePeerNeverComes) {
   constexpr int kSize = 256;
   Connect({kSize * 2});
   const std::vector<__nv_bfloat16> zeros(kSize, __float2bfloat16_rn(0));
@@ -271,8 +281,8 @@ TEST_F(GangTest, AnAbortFreesAKernelWhosePeerNeverComes) {
   EXPECT_EQ(cudaStreamSynchronize(stream(0)), cudaSuccess);
 }
 
-TEST_F(GangTest, NcclBringsTheSameBits) {
-  if (devices_[0] == devices_[1]) GTEST_SKIP() << "NCCL needs two GPUs";
+TEST_P(GangTest, NcclBringsTheSameBits) {
+  if (devices_[0] == devices_[1] || num_ranks() > 2) GTEST_SKIP() << "NCCL needs a GPU a rank";
   constexpr int kRows = 33;
   constexpr int kSize = 5120;
   constexpr int64_t kElements = int64_t{kRows} * kSize;
@@ -284,7 +294,7 @@ TEST_F(GangTest, NcclBringsTheSameBits) {
   const std::vector<float> ones(kSize, 1);
   std::vector<Side> by_peer;
   std::vector<Side> by_nccl;
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < num_ranks(); ++rank) {
     const auto part = Halves(RandomHalves(kElements, 0.7f, &random));
     for (Communicator* const communicator :
          {communicators_[static_cast<size_t>(rank)].get(),
@@ -300,9 +310,9 @@ TEST_F(GangTest, NcclBringsTheSameBits) {
     }
   }
   // NCCL's launches wait for each other: a thread for each rank.
-  std::vector<absl::Status> results(kRanks);
+  std::vector<absl::Status> results(static_cast<size_t>(num_ranks()));
   std::vector<std::thread> threads;
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < num_ranks(); ++rank) {
     threads.emplace_back([&, rank] {
       const auto index = static_cast<size_t>(rank);
       const auto run = [&]() -> absl::Status {
@@ -322,13 +332,15 @@ TEST_F(GangTest, NcclBringsTheSameBits) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < num_ranks(); ++rank) {
     const auto index = static_cast<size_t>(rank);
     ASSERT_OK(results[index]);
     EXPECT_EQ(Bits(rank, by_nccl[index].normed), Bits(rank, by_peer[index].normed));
     EXPECT_EQ(Bits(rank, by_nccl[index].hidden), Bits(0, by_peer[0].hidden));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Ranks, GangTest, ::testing::Values(2, 4));
 
 }  // namespace
 }  // namespace assay::engine::cuda

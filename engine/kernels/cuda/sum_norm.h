@@ -4,8 +4,8 @@
 //   update = bf16(parts[0] + parts[1] + ...),  h = bf16(hidden + update),
 //   y = bf16(h / sqrt(mean(h^2) + eps) * weight)
 //
-// The sum is taken in float32 in the order of the ranks, by every rank for itself: all ranks get
-// the same bits, whatever the number of rows and however the parts travel.
+// The sum is taken in float32 in the order of the ranks and rounded once: all ranks get the same
+// bits, whatever the number of rows and however the parts travel.
 #pragma once
 
 #include <absl/status/status.h>
@@ -20,7 +20,9 @@ namespace assay::engine::cuda {
 
 struct SumNormArgs {
   const __nv_bfloat16* hidden = nullptr;  // [rows, size]
-  GangParts update;                       // bf16 [rows, size] each
+  // bf16 [rows, size] each. Of more than two ranks they may be summed in place, where `sum` is
+  // given and `rows` is not.
+  GangParts update;
   // Rows of hidden and update that are normed, [num_rows]; null: row i is row i.
   const int32_t* rows = nullptr;
   const float* weight = nullptr;    // [size]
