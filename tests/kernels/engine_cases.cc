@@ -119,7 +119,7 @@ std::vector<int32_t> EngineCaseTest::Prompt(int64_t id) const {
 
 Outputs EngineCaseTest::Generate(EngineOptions options, const Company& company,
                                  int64_t* num_preemptions) const {
-  options.device = "cuda";
+  if (options.device == "cpu") options.device = "cuda";
   const auto engine = Load(options);
   Outputs outputs;
   if (engine == nullptr) return outputs;

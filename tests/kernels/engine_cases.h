@@ -52,7 +52,8 @@ class EngineCaseTest : public ::testing::TestWithParam<EngineCase> {
   // Of 1 to 150 tokens, some of them with a common beginning.
   std::vector<int32_t> Prompt(int64_t id) const;
 
-  // Answers of 20 to 90 tokens on the GPU, to these requests together or each alone.
+  // Answers of 20 to 90 tokens on the GPU, or the GPUs that the options name, to these requests
+  // together or each alone.
   struct Company {
     std::vector<int64_t> ids;
     bool together = true;

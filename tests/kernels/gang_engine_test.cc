@@ -3,19 +3,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
-#include <random>
 
 #include "engine/decoder/cuda_gang.h"
 #include "engine/decoder/cuda_runner.h"
 #include "engine/kernels/cuda/device.h"
 #include "engine/parallel/peer/peer_communicator.h"
+#include "engine/quant/quantize.h"
 #include "engine/runtime/engine.h"
 #include "tests/kernels/cuda_fixture.h"
+#include "tests/kernels/engine_cases.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/engine/decoder/random_model.h"
@@ -26,9 +26,14 @@ namespace {
 using assay::testing::IsError;
 using assay::testing::SourcePath;
 using assay::testing::TemporaryDirectory;
-using testing::SmallConfig;
+using testing::EngineCase;
+using testing::EngineCaseConfig;
+using testing::EngineCases;
+using testing::EngineCaseTest;
+using testing::Outputs;
+using testing::RandomIds;
+using testing::Requests;
 using testing::WriteRandomModel;
-using Outputs = std::map<int64_t, std::vector<int32_t>>;
 
 // Ranks that share a GPU share its context too: a kernel that is loaded when it is first launched
 // would wait for one that waits for it. Before anything asks CUDA.
@@ -40,25 +45,6 @@ std::vector<int> Devices() {
 }
 
 std::string GangName() { return Devices()[1] == 1 ? "cuda:0,1" : "cuda:0,0"; }
-
-ModelConfig Config(Family family, int head_dim, int num_heads, int num_kv_heads) {
-  ModelConfig config = SmallConfig(family);
-  config.hidden_size = 256;
-  config.intermediate_size = 320;
-  config.vocab_size = 203;  // does not divide
-  config.head_dim = head_dim;
-  config.num_heads = num_heads;
-  config.num_kv_heads = num_kv_heads;
-  config.max_position_embeddings = 2048;
-  return config;
-}
-
-std::vector<int32_t> RandomIds(int count, int vocab, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<int32_t> ids(static_cast<size_t>(count));
-  for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
-  return ids;
-}
 
 double RootMeanSquare(const std::vector<float>& a, const std::vector<float>& b) {
   EXPECT_EQ(a.size(), b.size());
@@ -77,61 +63,29 @@ std::vector<float> Logits(const std::string& dir, const EngineOptions& options,
   return logits.ok() ? *std::move(logits) : std::vector<float>();
 }
 
-struct Model {
-  std::string name;
-  ModelConfig config;
-};
-
-std::vector<Model> Models() {
-  std::vector<Model> models = {
-      {"qwen2", Config(Family::kQwen2, 128, 6, 2)},
-      {"llama_shared_kv_head", Config(Family::kLlama, 128, 8, 1)},
-      {"qwen3_tied", Config(Family::kQwen3, 128, 4, 4)},
-      {"qwen2_head_dim_64", Config(Family::kQwen2, 64, 12, 4)},
-      {"llama_output_bias", Config(Family::kLlama, 128, 4, 2)},
-  };
-  models[2].config.tie_word_embeddings = true;
-  models[4].config.qkv_bias = models[4].config.o_bias = true;
-  return models;
+// Those of one GPU and what only a gang has: a KV head that both ranks hold, a vocabulary that does
+// not divide, a bias that is added once.
+std::vector<EngineCase> GangCases() {
+  std::vector<EngineCase> cases;
+  for (const EngineCase& one : EngineCases()) {
+    // The plain kernels of small heads have caches of their own, but nothing else to divide.
+    if (one.config.head_dim == 128 || one.quantizes()) cases.push_back(one);
+  }
+  EngineCase tied = {.name = "qwen3_tied_odd_vocabulary",
+                     .config = EngineCaseConfig(Family::kQwen3, 128, 4, 4)};
+  tied.config.tie_word_embeddings = true;
+  tied.config.vocab_size = 203;
+  EngineCase untied = {.name = "qwen2_odd_vocabulary",
+                       .config = EngineCaseConfig(Family::kQwen2, 64, 12, 4)};
+  untied.config.vocab_size = 203;
+  EngineCase biased = {.name = "llama_output_bias",
+                       .config = EngineCaseConfig(Family::kLlama, 128, 4, 2)};
+  biased.config.qkv_bias = biased.config.o_bias = true;
+  cases.insert(cases.end(), {tied, untied, biased});
+  return cases;
 }
 
-class GangEngineTest : public ::testing::TestWithParam<Model> {
- protected:
-  void SetUp() override {
-    if (cuda::NumDevices() == 0) GTEST_SKIP() << cuda::kNoGpu;
-    WriteRandomModel(GetParam().config, dir_.path(), 7, DType::kBF16);
-  }
-
-  // Answers of 20 to 90 tokens to prompts of 1 to 150.
-  Outputs Generate(EngineOptions options, int num_requests, bool together) const {
-    options.device = GangName();
-    const auto engine = Engine::Load(dir_.path(), options);
-    EXPECT_OK(engine);
-    Outputs outputs;
-    if (!engine.ok()) return outputs;
-    for (int id = 0; id < num_requests; ++id) {
-      GenerationRequest request;
-      request.id = id;
-      request.prompt_ids =
-          RandomIds(1 + id * 37 % 150, GetParam().config.vocab_size, static_cast<uint64_t>(id % 5));
-      request.max_new_tokens = 20 + id * 13 % 70;
-      request.sampling = {.temperature = 1.5f, .top_p = 0.95f, .seed = 1000u + id};
-      (*engine)->Submit(std::move(request));
-      while (!(*engine)->idle() && (!together || id + 1 == num_requests)) {
-        auto finished = (*engine)->Step();
-        EXPECT_OK(finished);
-        if (!finished.ok()) return outputs;
-        for (GenerationResult& result : *finished) {
-          EXPECT_EQ(result.error, "");
-          outputs[result.id] = std::move(result.output_ids);
-        }
-      }
-    }
-    return outputs;
-  }
-
-  TemporaryDirectory dir_;
-};
+class GangEngineTest : public EngineCaseTest {};
 
 // What a gang does more than one GPU is round each rank's part of an update to bf16 before they are
 // summed. The parts of a sum of random terms have half its variance each: together they add as much
@@ -139,9 +93,9 @@ class GangEngineTest : public ::testing::TestWithParam<Model> {
 // sqrt(2) at most, and 1.5 leaves room for chance.
 TEST_P(GangEngineTest, LogitsAreAsNearToFloat32AsOneGpusUpToTheRoundingOfParts) {
   const std::vector<int32_t> ids = RandomIds(300, GetParam().config.vocab_size, 1);
-  const std::vector<float> exact = Logits(dir_.path(), {}, ids);
-  const double alone = RootMeanSquare(Logits(dir_.path(), {.device = "cuda"}, ids), exact);
-  const double gang = RootMeanSquare(Logits(dir_.path(), {.device = GangName()}, ids), exact);
+  const std::vector<float> exact = Logits(model_dir(), {}, ids);
+  const double alone = RootMeanSquare(Logits(model_dir(), {.device = "cuda"}, ids), exact);
+  const double gang = RootMeanSquare(Logits(model_dir(), {.device = GangName()}, ids), exact);
   RecordProperty("one_gpu_root_mean_square", std::to_string(alone));
   RecordProperty("gang_root_mean_square", std::to_string(gang));
   EXPECT_GT(alone, 0);
@@ -149,18 +103,20 @@ TEST_P(GangEngineTest, LogitsAreAsNearToFloat32AsOneGpusUpToTheRoundingOfParts) 
 }
 
 TEST_P(GangEngineTest, ARequestsTokensDependNeitherOnItsCompanyNorOnTheRun) {
-  constexpr int kRequests = 64;
-  const EngineOptions options = {.max_model_len = 512};
-  const Outputs together = Generate(options, kRequests, true);
-  ASSERT_EQ(together.size(), static_cast<size_t>(kRequests));
-  EXPECT_EQ(Generate(options, kRequests, true), together);
-  EXPECT_EQ(Generate(options, kRequests, /*together=*/false), together);
-  EXPECT_EQ(
-      Generate({.max_num_seqs = 7, .max_model_len = 512, .prefill_chunk = 33}, kRequests, true),
-      together);
+  EngineOptions options = {.device = GangName(), .max_model_len = 512};
+  const Outputs together = Generate(options, {.ids = Requests(64), .temperature = 1.5f});
+  ASSERT_EQ(together.size(), 64u);
+  EXPECT_EQ(Generate(options, {.ids = Requests(64), .temperature = 1.5f}), together);
+  for (const auto& [id, tokens] :
+       Generate(options, {.ids = {5, 17, 40}, .together = false, .temperature = 1.5f})) {
+    EXPECT_EQ(tokens, together.at(id)) << "request " << id << " alone";
+  }
+  options.max_num_seqs = 7;
+  options.prefill_chunk = 33;
+  EXPECT_EQ(Generate(options, {.ids = Requests(64), .temperature = 1.5f}), together);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GangEngineTest, ::testing::ValuesIn(Models()),
+INSTANTIATE_TEST_SUITE_P(Models, GangEngineTest, ::testing::ValuesIn(GangCases()),
                          [](const auto& instance) { return instance.param.name; });
 
 class GangTest : public ::testing::Test {
@@ -183,13 +139,34 @@ TEST_F(GangTest, TheExampleModelsLogitsAreOneGpus) {
   }
 }
 
+// Codes, scales and zero points are divided like the weights that they stand for.
+TEST_F(GangTest, PackedWeightsAreDividedToo) {
+  ModelConfig config = EngineCaseConfig(Family::kLlama, 128, 4, 2);
+  config.intermediate_size = 512;
+  WriteRandomModel(config, dir_.path(), 5, DType::kBF16);
+  for (const char* bits : {"4-16-16", "3-16-16", "8-16-16"}) {
+    QuantizeRequest request;
+    request.model_dir = dir_.path();
+    request.output_dir = dir_ / bits;
+    ASSERT_OK_AND_ASSIGN(request.method, ResolveMethod({.method = "rtn", .bits = bits}));
+    ASSERT_OK(Quantize(request));
+    const std::vector<int32_t> ids = RandomIds(300, config.vocab_size, 1);
+    const std::vector<float> exact = Logits(request.output_dir, {}, ids);
+    const double alone = RootMeanSquare(Logits(request.output_dir, {.device = "cuda"}, ids), exact);
+    const double gang =
+        RootMeanSquare(Logits(request.output_dir, {.device = GangName()}, ids), exact);
+    EXPECT_GT(alone, 0);
+    EXPECT_LT(gang, 1.5 * alone) << bits;
+  }
+}
+
 // Slices of drawn weights are slices of one model: with others the logits would have nothing in
 // common. Two sets of logits that each carry bf16's rounding through two layers, some ten roundings
 // of 2^-9 a layer, are a percent or two apart.
 TEST_F(GangTest, RandomWeightsAreTheSameModelForAnyNumberOfRanks) {
-  WriteRandomModel(Config(Family::kQwen2, 128, 8, 2), dir_.path(), 1);
+  WriteRandomModel(EngineCaseConfig(Family::kQwen2, 128, 8, 2), dir_.path(), 1);
   std::filesystem::remove(dir_ / "model.safetensors");
-  const std::vector<int32_t> ids = RandomIds(100, 203, 1);
+  const std::vector<int32_t> ids = RandomIds(100, 200, 1);
   EngineOptions options = {.device = "cuda", .max_model_len = 256, .random_weights = true};
   const std::vector<float> alone = Logits(dir_.path(), options, ids);
   options.device = GangName();
@@ -201,8 +178,8 @@ TEST_F(GangTest, RandomWeightsAreTheSameModelForAnyNumberOfRanks) {
 
 TEST_F(GangTest, TheWayOfTheBytesDoesNotShow) {
   if (Devices()[1] == 0) GTEST_SKIP() << "NCCL needs two GPUs";
-  WriteRandomModel(Config(Family::kQwen2, 128, 6, 2), dir_.path(), 1, DType::kBF16);
-  const std::vector<int32_t> ids = RandomIds(300, 203, 1);
+  WriteRandomModel(EngineCaseConfig(Family::kQwen2, 128, 6, 2), dir_.path(), 1, DType::kBF16);
+  const std::vector<int32_t> ids = RandomIds(300, 200, 1);
   std::map<GangTransport, std::vector<float>> logits;
   for (const GangTransport transport : {GangTransport::kPeer, GangTransport::kNccl}) {
     const auto runner = LoadCudaRunner(
@@ -215,7 +192,7 @@ TEST_F(GangTest, TheWayOfTheBytesDoesNotShow) {
 }
 
 TEST_F(GangTest, AModelThatDoesNotDivideIsRefused) {
-  WriteRandomModel(Config(Family::kLlama, 128, 8, 2), dir_.path(), 1);
+  WriteRandomModel(EngineCaseConfig(Family::kLlama, 128, 8, 2), dir_.path(), 1);
   EXPECT_THAT(Engine::Load(dir_.path(), {.device = "cuda:0,0,0"}),
               IsError(absl::StatusCode::kInvalidArgument, "8 heads, 2 KV heads"));
 }
@@ -223,7 +200,7 @@ TEST_F(GangTest, AModelThatDoesNotDivideIsRefused) {
 class BrokenGangTest : public GangTest {
  protected:
   std::unique_ptr<cuda::CudaGang> Load(absl::Duration timeout) {
-    WriteRandomModel(Config(Family::kLlama, 128, 8, 2), dir_.path(), 1);
+    WriteRandomModel(EngineCaseConfig(Family::kLlama, 128, 8, 2), dir_.path(), 1);
     auto gang = cuda::CudaGang::Load(
         dir_.path(),
         {.devices = Devices(), .max_num_seqs = 4, .swap_bytes = 0, .pass_timeout = timeout},
@@ -268,7 +245,7 @@ TEST_F(BrokenGangTest, ARankThatHangsIsGivenUpInTime) {
 
 TEST(GangDeviceTest, AGangIsWrittenAsAListOfNumbers) {
   TemporaryDirectory dir;
-  WriteRandomModel(Config(Family::kLlama, 128, 8, 2), dir.path(), 1);
+  WriteRandomModel(EngineCaseConfig(Family::kLlama, 128, 8, 2), dir.path(), 1);
   for (const char* device : {"cuda:0,", "cuda:,1", "cuda:0,x", "cuda:0;1", "cuda:-1", "cuda,1"}) {
     EXPECT_THAT(Engine::Load(dir.path(), {.device = device}),
                 IsError(absl::StatusCode::kInvalidArgument, "cuda:N,M"))
