@@ -30,17 +30,27 @@ int64_t CountOf(const coordinator::PlaceState& place, UnitStatus status) {
   return place.counts[static_cast<size_t>(status)];
 }
 
+// Whether cells of this arithmetic would be refused by the slot's runner; a job has none.
+bool IsOther(const std::string& numerics, const SlotShape& slot) {
+  return !numerics.empty() && !slot.numerics_version.empty() && numerics != slot.numerics_version;
+}
+
 }  // namespace
 
 // The scheduler's Fits is not asked: a bug in it would hide itself.
 void Oracle::CheckSlots(const std::vector<OutgoingMessage>& messages) {
   const auto check = [&](const std::string& worker_id, int32_t slot_index, int32_t gang,
-                         int64_t bytes, int64_t cpu_bytes, const std::string& what) {
+                         int64_t bytes, int64_t cpu_bytes, const std::string& numerics,
+                         const std::string& what) {
     const SlotShape& slot = slots_.at(worker_id).at(static_cast<size_t>(slot_index));
     const int64_t need = slot.is_cpu ? cpu_bytes : bytes;
     if (gang != slot.tensor_parallel_size) {
       Fail(fmt::format("{} for a gang of {} goes to {}, which has {}", what, gang, worker_id,
                        slot.tensor_parallel_size));
+    }
+    if (IsOther(numerics, slot)) {
+      Fail(fmt::format("{} for {} goes to {}, which computes {}", what, numerics, worker_id,
+                       slot.numerics_version));
     }
     if (slot.memory_bytes != 0 && need > slot.memory_bytes) {
       Fail(fmt::format("{} needs {} bytes and goes to {}, which has {}", what, need, worker_id,
@@ -51,10 +61,10 @@ void Oracle::CheckSlots(const std::vector<OutgoingMessage>& messages) {
     if (const auto* grant = std::get_if<GrantMessage>(&message.body)) {
       const storage::CellRecord& cell = grant->cell->cell;
       check(message.worker_id, grant->slot_index, cell.tensor_parallel_size, cell.memory_need_bytes,
-            cell.cpu_memory_need_bytes, "lease " + grant->lease_id);
+            cell.cpu_memory_need_bytes, cell.engine_numerics_version, "lease " + grant->lease_id);
     } else if (const auto* job = std::get_if<JobMessage>(&message.body)) {
       check(message.worker_id, job->slot_index, job->cell->cell.tensor_parallel_size,
-            job->cell->artifact->memory_need_bytes, 0, fmt::format("job {}", job->job_id));
+            job->cell->artifact->memory_need_bytes, 0, "", fmt::format("job {}", job->job_id));
     }
   }
 }
@@ -69,6 +79,7 @@ bool Oracle::HasWorkFor(const Scheduler& scheduler, const SweepEntry& sweep,
     const coordinator::PlaceState& place = sweep.places[static_cast<size_t>(position)];
     const CellState& cell = scheduler.cells().at(place.cell_id);
     if (cell.spec.load.tensor_parallel_size != slot.tensor_parallel_size) return false;
+    if (IsOther(cell.spec.numerics_version, slot)) return false;
     const int64_t need =
         slot.is_cpu ? cell.spec.cpu_memory_need_bytes : cell.spec.memory_need_bytes;
     if (slot.memory_bytes != 0 && need > slot.memory_bytes) return false;

@@ -97,7 +97,8 @@ void SimWorker::Connect() {
     command.hello.slots.push_back({.index = static_cast<int32_t>(command.hello.slots.size()),
                                    .tensor_parallel_size = shape.tensor_parallel_size,
                                    .memory_bytes = shape.memory_bytes,
-                                   .is_cpu = shape.is_cpu});
+                                   .is_cpu = shape.is_cpu,
+                                   .numerics_version = shape.numerics_version});
   }
   command.provenance.hostname = options_.worker_id;
   wire_->SendHello(command, stream_);

@@ -30,6 +30,7 @@ PlannedSweep Workload::MakeSweep() {
   // Some sweeps in a row share cells and artifacts; then there is new work, now and then for gangs.
   const int generation = num_sweeps_ / 3;
   const int32_t gang = generation % 4 == 3 ? 2 : 1;
+  const char* const numerics = generation % 4 == 1 ? "sim-2" : "sim-1";
   plan.name = fmt::format("sweep {}", ++num_sweeps_);
   plan.resolved_yaml = plan.name;
   constexpr int32_t kPriorities[] = {50, 50, 50, 80};
@@ -62,7 +63,7 @@ PlannedSweep Workload::MakeSweep() {
     cell.method.parameters_json = "{}";
     cell.method.label = cell.method.method;
     cell.sampling.max_tokens = 4096;
-    cell.engine_numerics_version = "sim-1";
+    cell.engine_numerics_version = numerics;
     cell.sampling.seed = 42 + generation;
     cell.key = Sha256Hex(fmt::format("cell {} {}", method, generation));
     cell.tensor_parallel_size = gang;
@@ -86,13 +87,13 @@ PlannedSweep Workload::MakeSweep() {
 }
 
 std::vector<coordinator::SlotShape> Workload::MakeSlots(int worker) {
-  if (worker == 0) return {{1, 0}, {2, 0}};
-  const coordinator::SlotShape shapes[] = {{1, 0},
-                                           {1, 0},
-                                           {1, kUnquantizedNeed},
-                                           {1, kUnquantizedNeed / 2},
-                                           {2, kUnquantizedNeed / 2},
-                                           {1, kUnquantizedNeed, /*is_cpu=*/true}};
+  if (worker == 0) return {{1, 0, false, "sim-1"}, {1, 0, false, "sim-2"}, {2, 0, false, "sim-1"}};
+  const coordinator::SlotShape shapes[] = {{1, 0, false, "sim-1"},
+                                           {1, 0},  // does not say
+                                           {1, kUnquantizedNeed, false, "sim-1"},
+                                           {1, kUnquantizedNeed / 2, false, "sim-2"},
+                                           {2, kUnquantizedNeed / 2, false, "sim-1"},
+                                           {1, kUnquantizedNeed, /*is_cpu=*/true, "sim-1"}};
   std::vector<coordinator::SlotShape> slots;
   const int64_t num_slots = random_.Between(1, 2);
   for (int64_t i = 0; i < num_slots; ++i) slots.push_back(shapes[random_.Index(std::size(shapes))]);
