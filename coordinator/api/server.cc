@@ -116,7 +116,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clo
   Parts* const p = parts.get();
   parts->loop = std::make_unique<ControlLoop>(
       parts->plane.get(), parts->store.get(),
-      [p](std::vector<OutgoingMessage> messages) {
+      [p](const std::vector<OutgoingMessage>& messages) {
         p->streams.Deliver(messages, p->options.control);
       },
       options.loop);
