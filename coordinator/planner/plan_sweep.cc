@@ -135,13 +135,21 @@ class Planner {
     return std::nullopt;
   }
 
-  // Each GPU of a gang computes whole heads.
+  // What the engine can divide over a gang (engine/parallel/sharding.h): a spec that nobody could
+  // ever load is refused here, at its line.
   void CheckGang(const ModelSpec& model, const std::optional<ModelDimensions>& dimensions) {
-    if (!dimensions || dimensions->num_heads % model.tensor_parallel_size == 0) return;
+    if (!dimensions) return;
+    const int64_t size = model.tensor_parallel_size;
+    const int64_t heads = dimensions->num_heads;
+    const int64_t kv_heads = dimensions->num_kv_heads;
+    if (heads % size == 0 && (kv_heads % size == 0 || size % kv_heads == 0) &&
+        dimensions->intermediate_size % size == 0) {
+      return;
+    }
     AddError(model.where,
-             InvalidArgument("model '{}': its {} attention heads do not divide over "
-                             "tensor_parallel_size {}",
-                             model.name, dimensions->num_heads, model.tensor_parallel_size));
+             InvalidArgument("model '{}': {} attention heads, {} KV heads and an intermediate size "
+                             "of {} do not divide over tensor_parallel_size {}",
+                             model.name, heads, kv_heads, dimensions->intermediate_size, size));
   }
 
   void ResolveBenchmarks() {

@@ -275,9 +275,13 @@ TEST_F(PlanSweepTest, TellsOfEverythingThatCannotBeFoundWithPositions) {
             "s.yaml:5:3: model 'y': no folder of that name");
 }
 
-TEST_F(PlanSweepTest, RefusesAGangThatWouldSplitAHead) {
+TEST_F(PlanSweepTest, RefusesAGangThatTheModelDoesNotDivideOver) {
   context_.model_dimensions = [](const std::string&) -> absl::StatusOr<ModelDimensions> {
-    return ModelDimensions{.hidden_size = 3584, .num_layers = 2, .num_heads = 28};
+    return ModelDimensions{.hidden_size = 3584,
+                           .intermediate_size = 18944,
+                           .num_layers = 2,
+                           .num_heads = 28,
+                           .num_kv_heads = 4};
   };
   const auto plan = [&](int gpus) {
     return Plan("name: s\ndevice: cuda\nmodels: [{name: a, tensor_parallel_size: " +
@@ -286,8 +290,10 @@ TEST_F(PlanSweepTest, RefusesAGangThatWouldSplitAHead) {
   };
   EXPECT_OK(plan(4));
   EXPECT_EQ(Message(plan(8)),
-            "s.yaml:3:10: model 'a': its 28 attention heads do not divide over "
-            "tensor_parallel_size 8");
+            "s.yaml:3:10: model 'a': 28 attention heads, 4 KV heads and an intermediate size of "
+            "18944 do not divide over tensor_parallel_size 8");
+  EXPECT_OK(plan(2));
+  EXPECT_EQ(plan(7).code(), kInvalid) << "7 divides the heads, but not the KV heads";
 }
 
 TEST_F(PlanSweepTest, RefusesTwoNamesForOneModel) {
