@@ -27,7 +27,7 @@ struct CudaRunnerOptions {
   int max_num_seqs = 64;
   int prefill_chunk = 2048;    // most prompt tokens of one step
   int64_t max_model_len = 0;   // 0: the model's max_position_embeddings
-  int64_t kv_cache_bytes = 0;  // at most; 0: what the device has left
+  int64_t kv_cache_bytes = 0;  // of all devices, at most; 0: what they have left
   // Of host memory for preempted sequences: at most this and what the cache takes; -1: at most a
   // quarter of the machine's memory.
   int64_t swap_bytes = -1;

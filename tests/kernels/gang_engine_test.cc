@@ -116,6 +116,23 @@ TEST_P(GangEngineTest, ARequestsTokensDependNeitherOnItsCompanyNorOnTheRun) {
   EXPECT_EQ(Generate(options, {.ids = Requests(64), .temperature = 1.5f}), together);
 }
 
+TEST_P(GangEngineTest, PreemptionDoesNotShow) {
+  const EngineOptions options = {.device = GangName(), .max_model_len = 256};
+  const Outputs expected = Generate(options, {.ids = Requests(24), .temperature = 1.5f});
+  // As many bytes as 5 blocks of 16-bit values take, of 64 tokens each: one sequence needs 4. Where
+  // both ranks hold the one KV head, twice that.
+  const ModelConfig& config = GetParam().config;
+  EngineOptions tight = options;
+  tight.kv_cache_bytes = int64_t{5} * 64 * config.num_layers * config.kv_size() * 2 * 2 *
+                         (config.num_kv_heads == 1 ? 2 : 1);
+  int64_t num_preemptions = 0;
+  EXPECT_EQ(Generate(tight, {.ids = Requests(24), .temperature = 1.5f}, &num_preemptions),
+            expected);
+  if (!GetParam().quantizes()) {
+    EXPECT_GT(num_preemptions, 0);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, GangEngineTest, ::testing::ValuesIn(GangCases()),
                          [](const auto& instance) { return instance.param.name; });
 
