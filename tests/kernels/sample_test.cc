@@ -105,6 +105,11 @@ TEST_P(SampleVocabularyTest, IdsAreTheCpus) {
 INSTANTIATE_TEST_SUITE_P(Vocabularies, SampleVocabularyTest,
                          ::testing::Values(1, 3, 96, 512, 1001, 5000, 128256, 151936));
 
+// Small enough for racecheck, which takes seconds a row; by blocks alone and by clusters of them.
+TEST_F(SampleTest, OneDrawOfEachSettingIsTheCpus) {
+  ExpectSameIds({Normal(64, 2), Normal(64, 8)}, settings_, 1);
+}
+
 // A bin of levels that holds more tokens than the list: it is split, in the end by id.
 TEST_F(SampleTest, EqualLogitsAreDrawnInTheOrderOfIds) {
   std::vector<float> equal(20000, 1.5f);
