@@ -36,6 +36,7 @@ class FakeWorker {
     hello.set_version("0.1.0");
     hello.set_protocol_revision(2);
     hello.mutable_provenance()->set_device("a fake");
+    hello.mutable_provenance()->set_engine_numerics_version(numerics_version_);
     v1::Slot* slot = hello.add_slots();
     slot->set_index(0);
     slot->set_tensor_parallel_size(1);
@@ -158,7 +159,9 @@ class FakeWorker {
     return content;
   }
 
-  void set_memory_bytes(int64_t bytes) { memory_bytes_ = bytes; }  // before Connect
+  // Before Connect.
+  void set_memory_bytes(int64_t bytes) { memory_bytes_ = bytes; }
+  void set_numerics_version(std::string version) { numerics_version_ = std::move(version); }
 
   int num_grants() const { return num_grants_; }
   int num_welcomes() const { return num_welcomes_; }
@@ -197,7 +200,8 @@ class FakeWorker {
   const std::unique_ptr<v1::WorkerService::Stub> stub_;
   const std::string worker_id_;
   const std::string incarnation_;
-  int64_t memory_bytes_ = 0;  // of its slot; 0 is not limited
+  int64_t memory_bytes_ = 0;      // of its slot; 0 is not limited
+  std::string numerics_version_;  // empty: it does not say
   std::unique_ptr<grpc::ClientContext> context_;
   std::unique_ptr<grpc::ClientReaderWriter<v1::SyncRequest, v1::SyncResponse>> stream_;
   std::thread reader_;

@@ -9,6 +9,7 @@
 #include "assay/v1/results_service.grpc.pb.h"
 #include "assay/v1/sweep_service.grpc.pb.h"
 #include "base/file.h"
+#include "base/numerics_version.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/coordinator/api/fake_worker.h"
@@ -244,6 +245,35 @@ TEST_F(ServerTest, ACellThatNoSlotHoldsWaitsAndSaysWhy) {
   EXPECT_EQ(planned.plan().cells(0).tensor_parallel_size(), 1);
   EXPECT_THAT(planned.plan().warnings(),
               ::testing::Contains("1 of 2 cells will wait for another worker: each " + reason));
+}
+
+// One spec for two devices: what the CPU's worker gets, and what waits for a GPU.
+TEST_F(ServerTest, ACellOfAnotherArithmeticWaitsAndSaysWhy) {
+  FakeWorker worker(channel_, "w1", "a");
+  worker.set_numerics_version("cpu-2");
+  worker.Connect();
+  const std::string spec =
+      "name: s\nmodels: [tiny]\nbenchmarks: [{name: arith500}]\nsampling: {max_tokens: 512}\n";
+  const std::string sweep_id = Submit(spec + "device: cuda\n");
+  const std::string reason =
+      std::string("needs a slot with ") + kCudaNumericsVersion + "; workers offer cpu-2";
+  EXPECT_EQ(WaitFor(Submit(spec)).state(), v1::SWEEP_STATE_DONE);
+  const v1::Sweep waiting = Get(sweep_id);
+  EXPECT_EQ(waiting.cells(0).waiting_reason(), reason);
+  EXPECT_EQ(waiting.num_units_done(), 0);
+
+  v1::PlanSweepRequest plan;
+  plan.set_spec_yaml(spec + "device: cuda\n");
+  grpc::ClientContext plan_context;
+  v1::PlanSweepResponse planned;
+  ASSERT_TRUE(sweeps_->PlanSweep(&plan_context, plan, &planned).ok());
+  EXPECT_EQ(planned.plan().cells(0).engine_numerics_version(), kCudaNumericsVersion);
+  EXPECT_THAT(planned.plan().warnings(),
+              ::testing::Contains("1 of 1 cells will wait for another worker: each " + reason));
+  grpc::ClientContext list_context;
+  v1::ListWorkersResponse workers;
+  ASSERT_TRUE(fleet_->ListWorkers(&list_context, {}, &workers).ok());
+  EXPECT_EQ(workers.workers(0).engine_numerics_version(), "cpu-2");
 }
 
 TEST_F(ServerTest, WrongHellosAreRefused) {
