@@ -75,9 +75,10 @@ absl::Status CpuRunner::Launch(std::span<const BatchChunk> batch) {
     sampled_chunks_.push_back(&chunk);
   }
   decoder_.Run(rows_, &cache_, &attention_, nullptr);
-  times_.bytes_read +=
-      static_cast<double>(model_->memory_bytes()) +
+  const double cache_bytes =
       num_context_tokens * static_cast<double>(cache_.shape().block_bytes()) / block_size();
+  times_.bytes_read += static_cast<double>(model_->memory_bytes()) + cache_bytes;
+  times_.cache_bytes_read += cache_bytes;
   times_.tokens += rows_.size();
   SampleRows(&last_drawn_);
   in_flight_.push_back(last_drawn_);

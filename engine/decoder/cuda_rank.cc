@@ -88,6 +88,7 @@ absl::StatusOr<std::unique_ptr<CudaRank>> CudaRank::Plan(const CudaModelPlan* mo
                   .max_model_len = limits.max_model_len,
                   .block_size = kKvPageTokens}));
   LogWith(spdlog::level::info, {}, rank->memory_plan_.summary);
+  rank->free_at_plan_ = device.free_bytes;
   return rank;
 }
 
@@ -268,7 +269,6 @@ std::vector<int> CudaRank::GraphSizes() const {
 absl::Status CudaRank::WarmUp() {
   ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
   const cudaStream_t stream = stream_.get();
-  ASSAY_ASSIGN_OR_RETURN(free_before_graphs_, FreeBytes());
   for (const int rows : GraphSizes()) {
     std::fill_n(inputs_.host().positions, rows, -1);
     std::fill_n(inputs_.host().ids, rows, 0);
@@ -291,9 +291,9 @@ absl::Status CudaRank::CaptureGraphs() {
   ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
   ASSAY_ASSIGN_OR_RETURN(const int64_t free_bytes, FreeBytes());
   LogWith(spdlog::level::info, {},
-          fmt::format("cuda:{}: {} graphs and their kernels take {:.1f} MiB of the reserve",
-                      options_.device, graphs_.size(),
-                      static_cast<double>(free_before_graphs_ - free_bytes) / (1 << 20)));
+          fmt::format(
+              "cuda:{}: {} graphs, all kernels and what CUDA keeps take {} MiB of the reserve",
+              options_.device, graphs_.size(), (free_at_plan_ - free_bytes - memory_bytes_) >> 20));
   return absl::OkStatus();
 }
 

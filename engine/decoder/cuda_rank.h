@@ -134,7 +134,7 @@ class CudaRank {
   KvCache cache_;
   DeviceBuffer<uint8_t> forward_cache_memory_;
   KvCache forward_cache_;
-  int64_t free_before_graphs_ = 0;
+  int64_t free_at_plan_ = 0;
   std::unique_ptr<BlockSwap> swap_;    // dies before the cache
   DeviceBuffer<int32_t> sampled_ids_;  // [max_sampled]
   InFlight in_flight_[2];              // the pass launched n-th is in n % 2

@@ -51,7 +51,8 @@ class CudaRunner final : public ModelRunner {
   struct InFlight {
     bool is_running = false;   // on the ranks; else its ids are here
     std::vector<int32_t> ids;  // of the passes that are done
-    double bytes_read = 0;
+    double weight_bytes = 0;   // read, as below
+    double cache_bytes = 0;
     int64_t tokens = 0;
   };
 
@@ -107,7 +108,7 @@ absl::Status CudaRunner::Launch(std::span<const BatchChunk> batch) {
   for (const BatchChunk& chunk : batch) {
     const auto num_tokens = static_cast<int64_t>(chunk.tokens.size());
     step.tokens += num_tokens;
-    step.bytes_read += static_cast<double>(chunk.first_position + num_tokens) * kv_token_bytes_;
+    step.cache_bytes += static_cast<double>(chunk.first_position + num_tokens) * kv_token_bytes_;
     for (int64_t num_done = 0; num_done < num_tokens;) {
       pass_.Add(chunk, gang_->rank(0).pass_limits(), &num_done);
       if (num_done == num_tokens) break;
@@ -120,7 +121,7 @@ absl::Status CudaRunner::Launch(std::span<const BatchChunk> batch) {
   ASSAY_RETURN_IF_ERROR(LaunchPass());
   step.is_running = true;
   if (num_passes > 1) ASSAY_RETURN_IF_ERROR(TakeIds(&step));
-  step.bytes_read += num_passes * weight_bytes_;
+  step.weight_bytes = num_passes * weight_bytes_;
   in_flight_.push_back(std::move(step));
   return absl::OkStatus();
 }
@@ -163,7 +164,8 @@ absl::StatusOr<std::span<const int32_t>> CudaRunner::Collect() {
   if (step.is_running) ASSAY_RETURN_IF_ERROR(TakeIds(&step));
   collected_ = std::move(step.ids);
   times_.device = gang_->rank(0).device_time();
-  times_.bytes_read += step.bytes_read;
+  times_.bytes_read += step.weight_bytes + step.cache_bytes;
+  times_.cache_bytes_read += step.cache_bytes;
   times_.tokens += step.tokens;
   in_flight_.pop_front();
   return std::span<const int32_t>(collected_);

@@ -57,7 +57,8 @@ struct RunnerTimes {
   absl::Duration device;  // GPUs: of all steps, by the device's clock
   // Weights and cache that the steps read, each once a pass: what they cost at least.
   double bytes_read = 0;
-  int64_t tokens = 0;  // that went through the model
+  double cache_bytes_read = 0;  // of them the cache
+  int64_t tokens = 0;           // that went through the model
 };
 
 class ModelRunner {

@@ -19,7 +19,15 @@ namespace {
 // Where kv_cache_bytes is left to us. Memory is taken as it is touched, so this is a bound.
 constexpr int64_t kDefaultCacheBytes = int64_t{2} << 30;
 
+// Decode steps are graphs that read the weights once; prompts beside them take other kernels.
+constexpr double kCudaPromptStepCost = 0.5;
+
 bool IsCuda(const std::string& device) { return device.starts_with("cuda"); }
+
+double PromptStepCost(const EngineOptions& options) {
+  if (options.prompt_step_cost >= 0) return options.prompt_step_cost;
+  return IsCuda(options.device) ? kCudaPromptStepCost : 0;
+}
 
 int LookAhead(const EngineOptions& options) {
   if (options.look_ahead >= 0) return options.look_ahead;
@@ -45,7 +53,8 @@ class EngineImpl final : public Engine {
                     .prefill_chunk = PrefillChunk(options),
                     .vocab_size = runner_->config().vocab_size,
                     .num_blocks = runner_->num_blocks(),
-                    .block_size = runner_->block_size()}) {}
+                    .block_size = runner_->block_size(),
+                    .prompt_step_cost = PromptStepCost(options)}) {}
 
   const ModelConfig& config() const override { return runner_->config(); }
   int64_t max_model_len() const override { return max_model_len_; }
@@ -150,6 +159,7 @@ EngineStats EngineImpl::stats() const {
   stats.total_time = total_time_;
   stats.device_time = runner_->times().device;
   stats.bytes_read = runner_->times().bytes_read;
+  stats.cache_bytes_read = runner_->times().cache_bytes_read;
   stats.tokens_computed = runner_->times().tokens;
   return stats;
 }

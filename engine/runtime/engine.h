@@ -50,6 +50,9 @@ struct EngineOptions {
   // Steps that are launched before the one before them is known: 0 or 1. -1: 1 on cuda, so that the
   // device need not wait for the host, and 0 on cpu.
   int look_ahead = -1;
+  // How much longer a step takes that has prompts, as a share of one without: newcomers are
+  // gathered accordingly (engine/scheduler). -1: 0.5 on cuda, 0 on cpu.
+  double prompt_step_cost = -1;
   bool round_activations_to_bf16 = false;  // cpu: as cuda stores them
   bool random_weights = false;  // cuda: model_dir holds config.json alone; for measurements
   const Clock* clock = RealClock::Get();
@@ -73,6 +76,7 @@ struct EngineStats {
   absl::Duration device_time;  // GPUs, by their clock
   // Of the steps whose results are known:
   double bytes_read = 0;        // weights and cache, at least
+  double cache_bytes_read = 0;  // of them the cache
   int64_t tokens_computed = 0;  // prompts', answers', and those that were computed again
 };
 

@@ -91,15 +91,20 @@ absl::StatusOr<Makespan> MeasureMakespan(Engine* engine, std::span<const Request
     if (bytes > 0) {
       const double flops =
           static_cast<double>(now.tokens_computed - last.tokens_computed) * linear_flops;
+      const double cache_bytes = now.cache_bytes_read - last.cache_bytes_read;
+      const double reading_s = (bytes - cache_bytes) / model.linear_share / model.bytes_per_s +
+                               cache_bytes / model.attention_share / model.bytes_per_s;
+      const double computing_s = flops / model.flops_per_s;
       ++result.num_steps;
-      result.predicted_s +=
-          std::max(bytes / model.bytes_per_s, flops / model.flops_per_s) + model.fixed_s;
+      result.bound_s += std::max(bytes / model.bytes_per_s, computing_s) + model.fixed_s;
+      result.predicted_s += std::max(reading_s, computing_s) + model.fixed_s;
     }
     last = now;
   }
   result.wall_s = absl::ToDoubleSeconds(options.clock->Monotonic() - start);
   result.device_s = absl::ToDoubleSeconds(last.device_time - before.device_time);
   result.bytes = last.bytes_read - before.bytes_read;
+  result.cache_bytes = last.cache_bytes_read - before.cache_bytes_read;
   result.prompt_tokens = last.prompt_tokens - before.prompt_tokens;
   result.num_preemptions = last.num_preemptions - before.num_preemptions;
   result.num_swaps = last.num_swaps - before.num_swaps;

@@ -5,11 +5,13 @@
 // the length of its line, whatever was drawn. Each line holds a prompt's tokens and an answer's;
 // lines that begin with # are comments.
 //
-// The model of a step (spec: a decode step is bound by the bytes it must read):
+// The model of a step, which is bound by the bytes it must read:
 //
-//   max(bytes of weights and cache / copy rate, operations of the linears / peak) + fixed cost
+//   max(weight bytes / (copy rate * w) + cache bytes / (copy rate * c), operations / peak) + fixed
 //
-// summed over the steps that the engine took. Prediction over measured time is the share reached.
+// summed over the steps that the engine took: with w = c = 1 a bound, with the shares of the copy
+// rate that good products and good attention reach what is to be expected. Prediction over measured
+// time is the share reached.
 #pragma once
 
 #include <absl/status/status.h>
@@ -35,9 +37,11 @@ struct RequestLength {
 absl::StatusOr<std::vector<RequestLength>> ReadLengths(const std::string& path);
 
 struct StepModel {
-  double bytes_per_s = 0;       // what copies reach
-  double flops_per_s = 800e12;  // of a product in bf16
-  double fixed_s = 400e-6;      // a step: launches, attention's start, sampling
+  double bytes_per_s = 0;        // what copies reach
+  double linear_share = 0.85;    // of it
+  double attention_share = 0.8;  // of it
+  double flops_per_s = 800e12;   // of a product in bf16
+  double fixed_s = 400e-6;       // a step: launches, attention's start, sampling
 };
 
 struct MakespanOptions {
@@ -53,8 +57,10 @@ struct Makespan {
   int64_t output_tokens = 0;
   int64_t num_steps = 0;
   double wall_s = 0;
-  double device_s = 0;  // of it, by the device's clock; 0 on a CPU
-  double bytes = 0;     // weights and cache read
+  double device_s = 0;     // of it, by the device's clock; 0 on a CPU
+  double bytes = 0;        // weights and cache read
+  double cache_bytes = 0;  // of them the cache
+  double bound_s = 0;      // the model with shares of 1
   double predicted_s = 0;
   int64_t num_preemptions = 0;
   int64_t num_swaps = 0;

@@ -155,7 +155,25 @@ void Scheduler::PlanRunning(int64_t* prefill_budget) {
   }
 }
 
+bool Scheduler::NewcomersBegin() {
+  const int num_free = std::min(options_.max_num_seqs - num_running(), waiting_.size());
+  if (num_free == 0) return false;
+  // Who comes back has its tokens behind it, and a prompt that goes on in this step has its cost.
+  const bool has_prompt = std::ranges::any_of(plan_, [](const Chunk& chunk) {
+    return chunk.first_position < chunk.sequence->prompt_len();
+  });
+  const bool comes_back = (*waiting_.begin())->start_time.has_value();
+  lost_lane_steps_ += num_free;
+  if (!plan_.empty() && !has_prompt && !comes_back &&
+      lost_lane_steps_ < options_.prompt_step_cost * num_running()) {
+    return false;
+  }
+  lost_lane_steps_ = 0;
+  return true;
+}
+
 void Scheduler::AdmitWaiting(int64_t* prefill_budget, absl::Duration now) {
+  if (!NewcomersBegin()) return;
   int num_held_back = 0;
   for (auto it = waiting_.begin(); it != waiting_.end() && num_held_back < kMaxHeldBack;) {
     if (num_running() >= options_.max_num_seqs || *prefill_budget == 0) return;

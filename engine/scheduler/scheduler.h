@@ -49,6 +49,9 @@ class Scheduler {
     int64_t vocab_size = 0;
     int64_t num_blocks = 0;  // at least those of max_model_len tokens
     int block_size = 16;
+    // What a step takes longer when it has prompts, as a share of one without. With more than 0,
+    // newcomers are gathered: see AdmitWaiting.
+    double prompt_step_cost = 0;
   };
 
   // A run of a sequence's tokens to be computed in a step.
@@ -111,6 +114,12 @@ class Scheduler {
 
   void PlanRunning(int64_t* prefill_budget);
   void AdmitWaiting(int64_t* prefill_budget, absl::Duration now);
+  // Whether newcomers begin in this step. A step with prompts costs more, however many there are,
+  // and a lane that waits for company costs its share of each step. So they begin when what free
+  // lanes have lost equals what the step with their prompts costs more: never more than twice the
+  // least that is possible, whatever the lengths. At once when nothing runs that they would hold
+  // up.
+  bool NewcomersBegin();
   void PlanChunk(Sequence* sequence, int64_t num_tokens, int64_t* prefill_budget);
   // Where the sequence's tokens end at the latest.
   int64_t LastEnd(const Sequence& sequence) const;
@@ -147,6 +156,7 @@ class Scheduler {
   std::vector<BlockCopy> copies_in_;
   std::vector<Sequence*> swapped_in_;  // by the plan
   std::vector<GenerationResult> finished_;
+  double lost_lane_steps_ = 0;  // by free lanes that somebody waits for, since the last admission
   int64_t next_order_ = 0;
   int64_t num_preemptions_ = 0;
   int64_t num_swaps_ = 0;

@@ -84,16 +84,14 @@ TEST_P(LookAheadTest, HostMemoryDoesNotShow) {
               expected);
     EXPECT_EQ(stats.num_swaps, 0);
     const int64_t num_preemptions = stats.num_preemptions;
+    if (GetParam().quantizes() && num_preemptions == 0) continue;  // more fits into the cache
+    EXPECT_GT(num_preemptions, 0);
     // Host memory comes when it is pinned, which may be later than the first preemption.
-    for (int attempt = 0; attempt < 10; ++attempt) {
+    for (int attempt = 0; attempt < 10 && stats.num_swaps == 0; ++attempt) {
       EXPECT_EQ(Generate({.kv_cache_bytes = SmallCache(), .look_ahead = look_ahead}, false, &stats),
                 expected);
-      if (stats.num_swaps > 0) break;
     }
-    if (!GetParam().quantizes()) {
-      EXPECT_GT(num_preemptions, 0);
-      EXPECT_GT(stats.num_swaps, 0);
-    }
+    EXPECT_GT(stats.num_swaps, 0);
   }
 }
 

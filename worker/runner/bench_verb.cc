@@ -63,9 +63,10 @@ void PrintMakespan(const engine::Makespan& job, double copy_bytes_per_s, std::os
   out << fmt::format("{:.0f} tokens/s; {:.0f} GB read, {:.0f} GB/s, {:.2f} of copy\n",
                      Share(static_cast<double>(job.output_tokens), job.wall_s), job.bytes / 1e9,
                      gb_per_s, gb_per_s * 1e9 / copy_bytes_per_s);
-  out << fmt::format("idle {:.1f}%; the steps' model says {:.2f} s: {:.2f} of it reached\n",
-                     100 * (1 - Share(job.device_s, job.wall_s)), job.predicted_s,
-                     Share(job.predicted_s, job.wall_s));
+  out << fmt::format(
+      "idle {:.1f}%; expected {:.2f} s: {:.2f} of it reached; bound {:.2f} s: {:.2f}\n",
+      100 * (1 - Share(job.device_s, job.wall_s)), job.predicted_s,
+      Share(job.predicted_s, job.wall_s), job.bound_s, Share(job.bound_s, job.wall_s));
   out << fmt::format("{} preemptions, {} of them to host memory\n", job.num_preemptions,
                      job.num_swaps);
 }
@@ -85,6 +86,9 @@ json ToJson(const engine::Makespan& job, const BenchArguments& arguments, double
           {"tokens_per_s", Share(static_cast<double>(job.output_tokens), job.wall_s)},
           {"bytes", job.bytes},
           {"copy_share", Share(job.bytes / copy_bytes_per_s, job.wall_s)},
+          {"cache_bytes", job.cache_bytes},
+          {"bound_s", job.bound_s},
+          {"bound_share", Share(job.bound_s, job.wall_s)},
           {"predicted_s", job.predicted_s},
           {"predicted_share", Share(job.predicted_s, job.wall_s)},
           {"num_preemptions", job.num_preemptions},
@@ -109,6 +113,7 @@ absl::Status BenchJob(const BenchArguments& arguments, std::ostream& out) {
   options.kv_cache_bytes = Bytes(arguments.kv_cache_gib);
   if (arguments.swap_gib >= 0) options.swap_bytes = Bytes(arguments.swap_gib);
   options.look_ahead = arguments.look_ahead;
+  options.prompt_step_cost = arguments.prompt_step_cost;
   options.random_weights = arguments.random_weights;
   ASSAY_ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
                          engine::Engine::Load(arguments.model_dir, options));

@@ -77,6 +77,10 @@ CLI::App* AddBench(CLI::App* app, BenchArguments* arguments) {
                    "steps launched before the one before is known: 0 or 1")
       ->needs(lengths)
       ->check(CLI::Range(0, 1));
+  verb->add_option("--prompt-step-cost", arguments->prompt_step_cost,
+                   "what prompts add to a step, as a share of it; 0: newcomers begin at once")
+      ->needs(lengths)
+      ->check(CLI::Range(0.0, 100.0));
   verb->add_flag("--json", arguments->json, "one object");
   return verb;
 }

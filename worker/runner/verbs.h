@@ -64,9 +64,10 @@ struct BenchArguments {
   // A whole job instead: requests of the lengths in a file (engine/runtime/makespan.h).
   std::string lengths_file;
   int num_lanes = 256;
-  double kv_cache_gib = 0;  // 0: what is left
-  double swap_gib = -1;     // EngineOptions::swap_bytes
-  int look_ahead = -1;      // EngineOptions::look_ahead
+  double kv_cache_gib = 0;       // 0: what is left
+  double swap_gib = -1;          // EngineOptions::swap_bytes
+  int look_ahead = -1;           // EngineOptions::look_ahead
+  double prompt_step_cost = -1;  // likewise
   bool json = false;
 };
 

@@ -154,6 +154,41 @@ TEST_F(SchedulerTest, PromptsAreCutIntoChunksWhileOthersDecode) {
   EXPECT_EQ(results_[1].output_ids, (std::vector<int32_t>{1080, 1081}));
 }
 
+// 64 lanes of answers of 40 to 103 tokens: about one becomes free with each step.
+TEST_F(SchedulerTest, NewcomersAreGatheredWhereAStepWithPromptsCostsMore) {
+  const auto count_prompt_steps = [&](double cost, int64_t* num_steps) {
+    Make({.max_num_seqs = 64,
+          .max_model_len = 200,
+          .prefill_chunk = 256,
+          .num_blocks = 800,
+          .prompt_step_cost = cost});
+    for (int id = 0; id < 500; ++id) Submit(Request(id, 4, 40 + id * 37 % 64));
+    int num_prompt_steps = 0;
+    for (*num_steps = 0; !scheduler_->idle(); ++*num_steps) {
+      const int64_t before = scheduler_->num_prompt_tokens();
+      Step();
+      num_prompt_steps += scheduler_->num_prompt_tokens() > before;
+    }
+    return num_prompt_steps;
+  };
+  int64_t steps_at_once = 0, steps_gathered = 0;
+  const int at_once = count_prompt_steps(0, &steps_at_once);
+  const int gathered = count_prompt_steps(0.5, &steps_gathered);
+  EXPECT_LT(3 * gathered, at_once);
+  const auto cost = [](int64_t num_steps, int num_prompt_steps) {
+    return static_cast<double>(num_steps) + 0.5 * num_prompt_steps;
+  };
+  EXPECT_LT(cost(steps_gathered, gathered), cost(steps_at_once, at_once));
+}
+
+TEST_F(SchedulerTest, WhoeverIsAloneBeginsAtOnce) {
+  Make({.max_num_seqs = 64, .max_model_len = 100, .num_blocks = 64, .prompt_step_cost = 0.5});
+  Submit(Request(0, 4, 20));
+  EXPECT_THAT(Step(), ElementsAre(0));
+  Submit(Request(1, 4, 20));
+  EXPECT_THAT(Step(), ElementsAre(0, 1)) << "one lane lost a step, which is more than half of one";
+}
+
 TEST_F(SchedulerTest, TimesRunFromSubmission) {
   Make({.max_num_seqs = 1, .max_model_len = 64, .num_blocks = 8});
   Submit(Request(0, 4, 3));
