@@ -72,7 +72,7 @@ storage::SampleRecord FromProto(const v1::Sample& sample, const std::string& wor
 }
 
 void FillModelRef(const CellContext& cell, v1::ModelRef* model) {
-  model->set_name(cell.model.name);
+  model->set_name(cell.model.place());
   model->set_model_hash(cell.model.content_hash);
   if (cell.artifact) model->set_artifact_key(cell.artifact->key);
   *model->mutable_method() = ToProto(cell.cell.method);

@@ -104,9 +104,9 @@ class Planner {
     std::map<std::string, SpecPosition> where_of_hash;
     for (const ModelSpec& model : spec_.models) {
       storage::ModelRecord record;
-      // Workers look the model up by this name, so it is the path where the spec gives one.
-      record.name = model.path.empty() ? model.name : model.path;
-      absl::StatusOr<std::string> hash = context_.model_hash(record.name);
+      record.name = model.name;
+      record.path = model.path;
+      absl::StatusOr<std::string> hash = context_.model_hash(record.place());
       if (!hash.ok()) {
         AddError(model.where, hash.status());
       } else {
@@ -118,7 +118,7 @@ class Planner {
                                                 model.name, same->second.line));
         }
       }
-      dimensions_.push_back(Dimensions(model, record.name));
+      dimensions_.push_back(Dimensions(model, record.place()));
       CheckGang(model, dimensions_.back());
       plan_.models.push_back(std::move(record));
     }

@@ -51,9 +51,14 @@ absl::StatusOr<int64_t> UpsertMethod(Connection* db, const MethodRecord& method)
 
 absl::StatusOr<int64_t> ControlStore::UpsertModel(const ModelRecord& model) {
   ASSAY_ASSIGN_OR_RETURN(Connection* const db, Writable());
-  return FindOrInsert(db, "SELECT id FROM model WHERE content_hash = ?1 AND name = ?2",
-                      "INSERT INTO model(content_hash, name) VALUES(?1, ?2)", model.content_hash,
-                      model.name);
+  ASSAY_ASSIGN_OR_RETURN(
+      const int64_t id,
+      FindOrInsert(db, "SELECT id FROM model WHERE content_hash = ?1 AND name = ?2",
+                   "INSERT INTO model(content_hash, name) VALUES(?1, ?2)", model.content_hash,
+                   model.name));
+  ASSAY_RETURN_IF_ERROR(
+      db->Run("UPDATE model SET path = ?2 WHERE id = ?1 AND path != ?2", id, model.path));
+  return id;
 }
 
 absl::StatusOr<int64_t> ControlStore::UpsertBenchmark(const BenchmarkRecord& benchmark,

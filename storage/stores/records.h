@@ -8,11 +8,14 @@
 
 namespace assay::storage {
 
-// A model as planned: a name found under model roots and the content it must have.
+// A model as planned: what people call it, where it is found and the content it must have.
 struct ModelRecord {
   int64_t id = 0;
   std::string name;
+  std::string path;          // empty: found by its name under the model roots
   std::string content_hash;  // SHA-256 over the files' names and hashes
+
+  const std::string& place() const { return path.empty() ? name : path; }
 };
 
 struct ItemRecord {

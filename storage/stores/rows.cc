@@ -22,11 +22,11 @@ absl::Status StepToRow(Statement* statement, const char* what, int64_t id) {
 }  // namespace
 
 absl::StatusOr<ModelRecord> LoadModel(Connection* db, int64_t id) {
-  constexpr char kSql[] = "SELECT id, name, content_hash FROM model WHERE id = ?1";
+  constexpr char kSql[] = "SELECT id, name, path, content_hash FROM model WHERE id = ?1";
   ASSAY_ASSIGN_OR_RETURN(Statement statement, db->Prepare(kSql));
   ASSAY_RETURN_IF_ERROR(StepToRow(&statement.Bind(id), "model", id));
   ModelRecord model;
-  Row(statement).Read(&model.id, &model.name, &model.content_hash);
+  Row(statement).Read(&model.id, &model.name, &model.path, &model.content_hash);
   return model;
 }
 

@@ -263,7 +263,9 @@ TEST_F(KeyTest, ModelsAreKnownByContentNotByName) {
   ASSERT_OK_AND_ASSIGN(const PlannedSweep by_path,
                        Plan("name: s\nmodels: [{name: x, path: a}]\nbenchmarks: [gsm8k]\n"));
   EXPECT_EQ(by_path.cells[0].cell.key, by_name.cells[0].cell.key);
-  EXPECT_EQ(by_path.models[0].name, "a");
+  EXPECT_EQ(by_path.models[0].name, "x");
+  EXPECT_EQ(by_path.models[0].place(), "a");
+  EXPECT_EQ(by_name.models[0].place(), "a");
 }
 
 TEST_F(PlanSweepTest, TellsOfEverythingThatCannotBeFoundWithPositions) {

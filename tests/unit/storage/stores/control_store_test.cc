@@ -43,6 +43,21 @@ TEST_F(ControlStoreTest, EqualContentIsStoredOnce) {
   EXPECT_EQ(none, 0);
 }
 
+TEST_F(ControlStoreTest, AModelIsWhereTheNewestSweepSaysIt) {
+  for (const std::string path : {"/a/tiny", "/b/tiny"}) {
+    Do([&] {
+      ASSERT_OK_AND_ASSIGN(
+          const int64_t model,
+          store_->UpsertModel({.name = "tiny", .path = path, .content_hash = "model-hash"}));
+      EXPECT_EQ(model, 1);
+    });
+  }
+  const auto reader = OpenReader();
+  ASSERT_OK_AND_ASSIGN(const CellSummary cell, reader->GetCell(cell_));
+  EXPECT_EQ(cell.model.name, "tiny");
+  EXPECT_EQ(cell.model.place(), "/b/tiny");
+}
+
 TEST_F(ControlStoreTest, ARowOfAnUnknownCellIsRefused) {
   ASSERT_OK(store_->Begin());
   EXPECT_THAT(store_->InsertSweep(MakeSweep("sweep-x"),
