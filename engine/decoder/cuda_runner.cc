@@ -33,10 +33,12 @@ class CudaRunner final : public ModelRunner {
   int64_t num_blocks() const override { return gang_->rank(0).num_blocks(); }
   int block_size() const override { return kKvPageTokens; }
   int64_t memory_bytes() const override { return gang_->memory_bytes(); }
-  int64_t num_host_blocks() const override { return gang_->rank(0).num_host_blocks(); }
+  int64_t num_host_blocks() const override;
   absl::Status Launch(std::span<const BatchChunk> batch) override;
   absl::StatusOr<std::span<const int32_t>> Collect() override;
-  absl::Status CopyToHost(std::span<const BlockCopy> copies) override;
+  absl::Status CopyToHost(std::span<const BlockCopy> copies) override {
+    return gang_->ForEach([&](CudaRank& rank, int) { return rank.CopyToHost(copies); });
+  }
   absl::Status CopyFromHost(std::span<const BlockCopy> copies) override {
     return gang_->ForEach([&](CudaRank& rank, int) { return rank.CopyFromHost(copies); });
   }
@@ -171,18 +173,13 @@ absl::StatusOr<std::span<const int32_t>> CudaRunner::Collect() {
   return std::span<const int32_t>(collected_);
 }
 
-absl::Status CudaRunner::CopyToHost(std::span<const BlockCopy> copies) {
-  std::vector<absl::Status> of_ranks(static_cast<size_t>(gang_->size()));
-  ASSAY_RETURN_IF_ERROR(gang_->ForEach([&](CudaRank& rank, int number) {
-    const absl::Status copied = rank.CopyToHost(copies);
-    // A host without memory for one rank's copies costs nobody the gang: what the others have
-    // copied is as if it were not there.
-    const bool is_harmless = absl::IsResourceExhausted(copied);
-    if (is_harmless) of_ranks[static_cast<size_t>(number)] = copied;
-    return is_harmless ? absl::OkStatus() : copied;
-  }));
-  for (const absl::Status& of_rank : of_ranks) ASSAY_RETURN_IF_ERROR(of_rank);
-  return absl::OkStatus();
+// Every rank copies its part of a block, and their memories grow each at its own pace.
+int64_t CudaRunner::num_host_blocks() const {
+  int64_t num_blocks = gang_->rank(0).num_host_blocks();
+  for (int number = 1; number < gang_->size(); ++number) {
+    num_blocks = std::min(num_blocks, gang_->rank(number).num_host_blocks());
+  }
+  return num_blocks;
 }
 
 absl::StatusOr<std::vector<float>> CudaRunner::Forward(std::span<const int32_t> ids,
