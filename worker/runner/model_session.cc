@@ -128,6 +128,10 @@ std::vector<v1::UnitFailed> ModelSession::Submit(const v1::SubmitUnits& command)
 absl::Status ModelSession::SubmitOne(const v1::SubmitUnits& command, const v1::RunnerUnit& unit) {
   const Key key = KeyOf(unit.key());
   Drop(key);
+  if (pending_.empty()) {  // the time without work is no part of a rate
+    rate_time_ = clock_->Monotonic();
+    rate_tokens_ = engine_->stats().tokens_generated;
+  }
   engine::GenerationRequest request;
   ASSAY_ASSIGN_OR_RETURN(request.prompt_ids, text_->ChatPrompt(unit.user_text()));
   const v1::Sampling& sampling = command.sampling();

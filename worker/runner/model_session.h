@@ -40,7 +40,7 @@ class ModelSession {
   // One step of the engine, and the samples that are complete. An error is fatal.
   absl::StatusOr<std::vector<v1::Sample>> Step();
 
-  // Counters, and the rate since the last call.
+  // Counters, and the rate since the last call or since there was nothing to do.
   v1::EngineProgress Progress();
 
   const engine::Engine& engine() const { return *engine_; }
