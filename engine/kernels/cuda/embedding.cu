@@ -4,6 +4,7 @@
 // copies a row, 16 bytes a thread where rows are whole vectors.
 #include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/embedding.h"
+#include "engine/kernels/cuda/launch.cuh"
 
 namespace assay::engine::cuda {
 namespace {
@@ -16,6 +17,8 @@ __global__ void GatherKernel(const int32_t* __restrict__ ids,    // [rows]
                              const Unit* __restrict__ table,     // [vocab, units_per_row]
                              Unit* __restrict__ out,           // [rows, units_per_row]
                              int units_per_row, int vocab_size) {
+  LetNextKernelStart();
+  WaitForKernelsBefore();
   const int64_t row = blockIdx.x;
   int32_t id = ids[row];
   if (id < 0 && drawn != nullptr) id = drawn[-1 - id];
@@ -26,23 +29,21 @@ __global__ void GatherKernel(const int32_t* __restrict__ ids,    // [rows]
 }
 
 template <typename Unit>
-void Launch(const EmbeddingArgs& args, cudaStream_t stream) {
+cudaError_t Launch(const EmbeddingArgs& args, cudaStream_t stream) {
   const int units = static_cast<int>(args.hidden_size * sizeof(__nv_bfloat16) / sizeof(Unit));
-  GatherKernel<Unit><<<args.num_rows, kThreadsPerBlock, 0, stream>>>(
-      args.ids, args.drawn, reinterpret_cast<const Unit*>(args.table),
-      reinterpret_cast<Unit*>(args.out), units, args.vocab_size);
+  return LaunchOverlapped(GatherKernel<Unit>, dim3(static_cast<unsigned>(args.num_rows)),
+                          kThreadsPerBlock, 0, 1, stream, args.ids, args.drawn,
+                          reinterpret_cast<const Unit*>(args.table),
+                          reinterpret_cast<Unit*>(args.out), units, args.vocab_size);
 }
 
 }  // namespace
 
 absl::Status GatherEmbeddings(const EmbeddingArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return absl::OkStatus();
-  if (args.hidden_size % 8 == 0) {
-    Launch<uint4>(args, stream);
-  } else {
-    Launch<uint16_t>(args, stream);
-  }
-  return CudaStatus(cudaGetLastError(), "GatherEmbeddings");
+  const bool vectors = args.hidden_size % 8 == 0;
+  return CudaStatus(vectors ? Launch<uint4>(args, stream) : Launch<uint16_t>(args, stream),
+                    "GatherEmbeddings");
 }
 
 }  // namespace assay::engine::cuda

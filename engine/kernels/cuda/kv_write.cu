@@ -13,6 +13,7 @@
 
 #include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/kv_write.h"
+#include "engine/kernels/cuda/launch.cuh"
 
 namespace assay::engine::cuda {
 namespace {
@@ -349,6 +350,8 @@ __device__ void PrepareKey(const Params& p, const Head& head, int index, int pos
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarpSize) WriteKvKernel(const Params p) {
   __shared__ float values[kWarpsPerBlock][kMaxHeadDim];
   __shared__ uint8_t codes[kWarpsPerBlock][kMaxHeadDim];
+  LetNextKernelStart();
+  WaitForKernelsBefore();
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int row = static_cast<int>(blockIdx.x);
   const int slot = static_cast<int>(blockIdx.y) * kWarpsPerBlock + warp;
@@ -455,8 +458,9 @@ absl::Status WriteKv(const KvWriteArgs& args, cudaStream_t stream) {
   const int slots = args.num_heads + 2 * args.cache.num_kv_heads;
   const dim3 grid(static_cast<unsigned>(args.rows.num_rows),
                   static_cast<unsigned>((slots + kWarpsPerBlock - 1) / kWarpsPerBlock));
-  WriteKvKernel<<<grid, kWarpsPerBlock * kWarpSize, 0, stream>>>(params);
-  return CudaStatus(cudaGetLastError(), "WriteKv");
+  return CudaStatus(
+      LaunchOverlapped(WriteKvKernel, grid, kWarpsPerBlock * kWarpSize, 0, 1, stream, params),
+      "WriteKv");
 }
 
 }  // namespace assay::engine::cuda

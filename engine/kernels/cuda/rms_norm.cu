@@ -34,6 +34,7 @@ __device__ float SumOverBlock(float value) {
 
 template <int kVectors>  // of 8 elements a thread
 __global__ void __launch_bounds__(kThreadsPerBlock) VectorNormKernel(const RmsNormArgs args) {
+  LetNextKernelStart();
   WaitForKernelsBefore();
   const int64_t row = blockIdx.x;
   const int64_t source = (args.rows == nullptr ? row : args.rows[row]) * args.size;
@@ -73,6 +74,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock) VectorNormKernel(const RmsNo
 
 // Any size, an element a thread and step. `sum` is written last: it may be `hidden`.
 __global__ void __launch_bounds__(kThreadsPerBlock) ScalarNormKernel(const RmsNormArgs args) {
+  LetNextKernelStart();
   WaitForKernelsBefore();
   const int64_t row = blockIdx.x;
   const int64_t source = (args.rows == nullptr ? row : args.rows[row]) * args.size;

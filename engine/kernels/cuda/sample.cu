@@ -67,6 +67,7 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const SampleArgs arg
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   const Cluster<kBlocks> cluster = {reinterpret_cast<SharedState*>(shared_bytes)};
   SharedState* const shared = cluster.own;
+  LetNextKernelStart();
   WaitForKernelsBefore();
   const int row_index = blockIdx.x / kBlocks;
   const RowSampling params = args.params[row_index];

@@ -18,6 +18,7 @@ constexpr int kThreadsPerBlock = 256;
 __device__ float SiluTimes(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
 
 __global__ void VectorSwigluKernel(const SwigluArgs args) {
+  LetNextKernelStart();
   WaitForKernelsBefore();
   const int offset = (blockIdx.x * kThreadsPerBlock + threadIdx.x) * kBf16VectorSize;
   if (offset >= args.size) return;
@@ -34,6 +35,7 @@ __global__ void VectorSwigluKernel(const SwigluArgs args) {
 }
 
 __global__ void ScalarSwigluKernel(const SwigluArgs args) {
+  LetNextKernelStart();
   WaitForKernelsBefore();
   const int i = blockIdx.x * kThreadsPerBlock + threadIdx.x;
   if (i >= args.size) return;

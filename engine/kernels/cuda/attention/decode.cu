@@ -22,6 +22,7 @@
 #include "engine/kernels/cuda/attention/decode_pipeline.cuh"
 #include "engine/kernels/cuda/attention/decode_tile.cuh"
 #include "engine/kernels/cuda/attention/rotated_query.cuh"
+#include "engine/kernels/cuda/launch.cuh"
 
 namespace assay::engine::cuda {
 namespace {
@@ -152,6 +153,7 @@ template <KvCodes kCodes, bool kRotates>
 __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBlocks))
     DecodeKernel(const __grid_constant__ DecodeParams p) {
   using T = DecodeTile<kCodes, kRotates>;
+  LetNextKernelStart();
   extern __shared__ __align__(128) uint8_t dynamic_memory[];
   auto& shared = *reinterpret_cast<SharedMemory<kCodes, kRotates>*>(dynamic_memory);
   // Only where kRotates.
@@ -176,6 +178,7 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
     }
     PublishBarriers();
   }
+  WaitForKernelsBefore();
   __syncthreads();
 
   const int64_t num_items = int64_t{*p.buffers.num_items} * p.cache.num_kv_heads;
@@ -281,7 +284,6 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) raw_query[i] = next_query[i];
   }
-  cudaTriggerProgrammaticLaunchCompletion();
 }
 
 template <KvCodes kCodes, bool kRotates>
@@ -311,9 +313,9 @@ absl::Status Launch(const DecodeParams& params, cudaStream_t stream) {
   // A grid of the device's size, whatever the batch: how many items there are is known on the
   // device.
   const int num_blocks = num_multiprocessors * kBlocks;
-  kernel<<<static_cast<unsigned>(num_blocks), kThreads, static_cast<size_t>(bytes), stream>>>(
-      params);
-  return CudaStatus(cudaGetLastError(), "DecodeAttention");
+  return CudaStatus(LaunchOverlapped(kernel, dim3(static_cast<unsigned>(num_blocks)), kThreads,
+                                     static_cast<size_t>(bytes), 1, stream, params),
+                    "DecodeAttention");
 }
 
 // Keys before RoPE with more KV heads than this leave no room for two blocks.

@@ -12,6 +12,7 @@
 
 #include "engine/kernels/cuda/attention/decode.cuh"
 #include "engine/kernels/cuda/attention/ptx.cuh"
+#include "engine/kernels/cuda/launch.cuh"
 
 namespace assay::engine::cuda {
 namespace {
@@ -25,7 +26,8 @@ static_assert(kTensorCoreHeadDim == 4 * kWarpSize, "4 dims a lane");
 __global__ void __launch_bounds__(kWarps* kWarpSize)
     MergeKernel(const int32_t* positions, int num_heads, const DecodeBuffers buffers,
                 __nv_bfloat16* out, int64_t out_stride) {
-  cudaGridDependencySynchronize();
+  LetNextKernelStart();
+  WaitForKernelsBefore();
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int row = static_cast<int>(blockIdx.x);
   const int head =
@@ -82,19 +84,12 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
 
 absl::Status MergeChunks(const AttentionArgs& args, const DecodeBuffers& buffers,
                          cudaStream_t stream) {
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(args.rows.num_rows),
-                        static_cast<unsigned>((args.num_heads + kWarps - 1) / kWarps));
-  config.blockDim = dim3(kWarps * kWarpSize);
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  return CudaStatus(cudaLaunchKernelEx(&config, MergeKernel, args.rows.positions, args.num_heads,
-                                       buffers, args.output, args.output_stride),
-                    "MergeChunks");
+  const dim3 grid(static_cast<unsigned>(args.rows.num_rows),
+                  static_cast<unsigned>((args.num_heads + kWarps - 1) / kWarps));
+  return CudaStatus(
+      LaunchOverlapped(MergeKernel, grid, kWarps * kWarpSize, 0, 1, stream, args.rows.positions,
+                       args.num_heads, buffers, args.output, args.output_stride),
+      "MergeChunks");
 }
 
 }  // namespace assay::engine::cuda

@@ -3,6 +3,7 @@
 
 #include "engine/kernels/cuda/attention/attention.h"
 #include "engine/kernels/cuda/attention/decode.cuh"
+#include "engine/kernels/cuda/launch.cuh"
 
 namespace assay::engine::cuda {
 namespace {
@@ -37,6 +38,8 @@ __global__ void __launch_bounds__(kPlanThreads)
     PlanKernel(const StepRows rows, const DecodeBuffers buffers) {
   __shared__ int all[kMostChunks + 1];     // how many rows have so many chunks
   __shared__ int before[kMostChunks + 1];  // of the rows before this one
+  LetNextKernelStart();
+  WaitForKernelsBefore();
   const int row = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
   const auto pages_of = [&](int r) { return PagesOf(max(rows.positions[r] + 1, 0)); };
@@ -112,9 +115,9 @@ absl::Status PlanDecode(const StepRows& rows, const DecodeWorkspace& workspace,
   if (rows.num_rows > workspace.limits().max_rows) {
     return absl::InvalidArgumentError("PlanDecode: more rows than the workspace was made for");
   }
-  PlanKernel<<<static_cast<unsigned>(rows.num_rows), kPlanThreads, 0, stream>>>(
-      rows, BuffersOf(workspace));
-  return CudaStatus(cudaGetLastError(), "PlanDecode");
+  return CudaStatus(LaunchOverlapped(PlanKernel, dim3(static_cast<unsigned>(rows.num_rows)),
+                                     kPlanThreads, 0, 1, stream, rows, BuffersOf(workspace)),
+                    "PlanDecode");
 }
 
 absl::Status DecodeAttention(const AttentionArgs& args, const DecodeWorkspace& workspace,
