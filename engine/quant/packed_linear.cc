@@ -97,15 +97,11 @@ int64_t NumGroups(const LinearSpec& spec, int64_t in_features) {
   return (in_features + width - 1) / width;
 }
 
-absl::StatusOr<std::vector<float>> DecodeLinearWeight(const Checkpoint& checkpoint,
-                                                      const std::string& linear,
-                                                      const LinearSpec& spec, int64_t out_features,
-                                                      int64_t in_features) {
-  const int64_t weight_shape[] = {out_features, in_features};
-  if (spec.code_type == CodeType::kNone) {
-    return checkpoint.ReadFloats(linear + ".weight", weight_shape);
-  }
-  if (spec.code_type == CodeType::kMxfp4 && in_features % kMxfp4Block != 0) {
+absl::StatusOr<PackedLinear> ReadPackedLinear(const Checkpoint& checkpoint,
+                                              const std::string& linear, const LinearSpec& spec,
+                                              int64_t out_features, int64_t in_features) {
+  const bool mxfp4 = spec.code_type == CodeType::kMxfp4;
+  if (mxfp4 && in_features % kMxfp4Block != 0) {
     return InvalidArgument("{}: {} inputs are no multiple of MXFP4's block of {}", linear,
                            in_features, kMxfp4Block);
   }
@@ -113,41 +109,55 @@ absl::StatusOr<std::vector<float>> DecodeLinearWeight(const Checkpoint& checkpoi
     return InvalidArgument("{}: {} inputs do not divide over {} shards", linear, in_features,
                            spec.num_shards);
   }
-  const auto columns = static_cast<size_t>(in_features);
-  const size_t row_bytes = PackedBytes(columns, spec.bit_width);
-  const int64_t code_shape[] = {out_features, static_cast<int64_t>(row_bytes)};
+  PackedLinear packed;
+  packed.row_bytes = PackedBytes(static_cast<size_t>(in_features), spec.bit_width);
+  const int64_t code_shape[] = {out_features, static_cast<int64_t>(packed.row_bytes)};
   ASSAY_ASSIGN_OR_RETURN(const TensorView codes,
                          checkpoint.FindTyped(linear + ".qweight", DType::kU8, code_shape));
-  const auto num_groups = static_cast<size_t>(NumGroups(spec, in_features));
-  const auto width = static_cast<size_t>(GroupWidth(spec, in_features));
-  const int64_t group_shape[] = {out_features, static_cast<int64_t>(num_groups)};
-  const bool mxfp4 = spec.code_type == CodeType::kMxfp4;
-  ASSAY_ASSIGN_OR_RETURN(const std::vector<float> scales,
+  packed.codes = AsBytes(codes);
+  const int64_t group_shape[] = {out_features, NumGroups(spec, in_features)};
+  ASSAY_ASSIGN_OR_RETURN(packed.scales,
                          mxfp4 ? ReadExponents(checkpoint, linear + ".scale", group_shape)
                                : ReadScales(checkpoint, linear + ".scale", group_shape));
-  std::span<const uint8_t> zeros;
   if (!mxfp4 && !spec.symmetric) {
-    ASSAY_ASSIGN_OR_RETURN(const TensorView tensor,
+    ASSAY_ASSIGN_OR_RETURN(const TensorView zeros,
                            checkpoint.FindTyped(linear + ".zero", DType::kU8, group_shape));
-    zeros = AsBytes(tensor);
-    ASSAY_RETURN_IF_ERROR(CheckZeros(tensor.name, zeros, spec.bit_width));
+    packed.zeros = AsBytes(zeros);
+    ASSAY_RETURN_IF_ERROR(CheckZeros(zeros.name, packed.zeros, spec.bit_width));
   }
-  std::vector<int32_t> permutation;
   if (spec.with_permutation) {
-    ASSAY_ASSIGN_OR_RETURN(permutation, ReadPermutation(checkpoint, linear + ".perm", in_features));
+    ASSAY_ASSIGN_OR_RETURN(packed.permutation,
+                           ReadPermutation(checkpoint, linear + ".perm", in_features));
   }
+  return packed;
+}
 
+absl::StatusOr<std::vector<float>> DecodeLinearWeight(const Checkpoint& checkpoint,
+                                                      const std::string& linear,
+                                                      const LinearSpec& spec, int64_t out_features,
+                                                      int64_t in_features) {
+  if (spec.code_type == CodeType::kNone) {
+    const int64_t weight_shape[] = {out_features, in_features};
+    return checkpoint.ReadFloats(linear + ".weight", weight_shape);
+  }
+  ASSAY_ASSIGN_OR_RETURN(const PackedLinear packed,
+                         ReadPackedLinear(checkpoint, linear, spec, out_features, in_features));
+  const auto columns = static_cast<size_t>(in_features);
+  const auto num_groups = static_cast<size_t>(NumGroups(spec, in_features));
+  const auto width = static_cast<size_t>(GroupWidth(spec, in_features));
   const std::vector<float> values = CodeValues(spec);
   std::vector<float> weight(static_cast<size_t>(out_features) * columns);
   std::vector<uint8_t> row_codes(columns);
   for (size_t row = 0; row < static_cast<size_t>(out_features); ++row) {
-    UnpackCodes(AsBytes(codes).subspan(row * row_bytes, row_bytes), spec.bit_width, row_codes);
+    UnpackCodes(packed.codes.subspan(row * packed.row_bytes, packed.row_bytes), spec.bit_width,
+                row_codes);
     float* const out = weight.data() + row * columns;
     for (size_t j = 0; j < columns; ++j) {
       const size_t group = row * num_groups + j / width;
-      const float zero = zeros.empty() ? 0.0f : static_cast<float>(zeros[group]);
-      const size_t column = permutation.empty() ? j : static_cast<size_t>(permutation[j]);
-      out[column] = scales[group] * (values[row_codes[j]] - zero);
+      const float zero = packed.zeros.empty() ? 0.0f : static_cast<float>(packed.zeros[group]);
+      const size_t column =
+          packed.permutation.empty() ? j : static_cast<size_t>(packed.permutation[j]);
+      out[column] = packed.scales[group] * (values[row_codes[j]] - zero);
     }
   }
   return weight;

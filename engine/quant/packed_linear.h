@@ -30,6 +30,20 @@ namespace assay::engine {
 int64_t GroupWidth(const LinearSpec& spec, int64_t in_features);
 int64_t NumGroups(const LinearSpec& spec, int64_t in_features);
 
+// The tensors of a quantized linear as they are stored, checked.
+struct PackedLinear {
+  std::span<const uint8_t> codes;  // [out_features, row_bytes], in the checkpoint
+  size_t row_bytes = 0;
+  std::vector<float> scales;         // [out_features, num_groups]; of MXFP4 powers of two
+  std::span<const uint8_t> zeros;    // likewise, in the checkpoint; empty for a symmetric grid
+  std::vector<int32_t> permutation;  // [in_features]; empty without one
+};
+
+// For a spec that quantizes.
+absl::StatusOr<PackedLinear> ReadPackedLinear(const Checkpoint& checkpoint,
+                                              const std::string& linear, const LinearSpec& spec,
+                                              int64_t out_features, int64_t in_features);
+
 // The weight as float32 [out_features, in_features]: dequantized codes in the order of the inputs,
 // or L.weight converted when the linear is not quantized. What the linear multiplies is the input
 // after its transform.
