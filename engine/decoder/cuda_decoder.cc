@@ -36,12 +36,13 @@ int64_t NumAngles(const ModelConfig& config, const CudaDecoder::Limits& limits) 
   return std::max<int64_t>(limits.max_model_len, kKvPageTokens) * (config.head_dim / 2);
 }
 
-absl::StatusOr<Gemm> ChooseGemm(cublasLtHandle_t lt, const GemmShape& shape, int max_rows,
-                                const std::vector<CudaLayer>& layers,
-                                const __nv_bfloat16* CudaLayer::*weight, cudaStream_t stream) {
-  std::vector<const __nv_bfloat16*> weights;
-  for (const CudaLayer& layer : layers) weights.push_back(layer.*weight);
-  return Gemm::Choose(lt, shape, max_rows, weights, stream);
+// The linear that is a member of each layer.
+absl::StatusOr<Linear> MakeLinear(cublasLtHandle_t lt, const GemmShape& shape, int max_rows,
+                                  const CudaModel& model, LinearWeight CudaLayer::*weight,
+                                  cudaStream_t stream) {
+  std::vector<LinearWeight> weights;
+  for (const CudaLayer& layer : model.layers) weights.push_back(layer.*weight);
+  return Linear::Make(lt, shape, max_rows, weights, model.unpacked, stream);
 }
 
 }  // namespace
@@ -73,7 +74,7 @@ absl::StatusOr<std::unique_ptr<CudaDecoder>> CudaDecoder::Make(const CudaModel* 
                          kMaxSumNormSize, hidden_size);
   }
   std::unique_ptr<CudaDecoder> decoder(new CudaDecoder(model, limits, communicator));
-  ASSAY_RETURN_IF_ERROR(decoder->ChooseGemms(stream));
+  ASSAY_RETURN_IF_ERROR(decoder->MakeLinears(stream));
   ASSAY_RETURN_IF_ERROR(decoder->Allocate());
 
   RopeTable rope(model->config);
@@ -111,35 +112,35 @@ absl::Status CudaDecoder::Allocate() {
   return absl::OkStatus();
 }
 
-absl::Status CudaDecoder::ChooseGemms(cudaStream_t stream) {
+absl::Status CudaDecoder::MakeLinears(cudaStream_t stream) {
   const ModelConfig& config = model_.config;
   const std::vector<CudaLayer>& layers = model_.layers;
   const int rows = limits_.max_rows;
   ASSAY_ASSIGN_OR_RETURN(lt_, MakeCublasLt());
-  ASSAY_ASSIGN_OR_RETURN(qkv_, ChooseGemm(lt_.get(),
+  ASSAY_ASSIGN_OR_RETURN(qkv_, MakeLinear(lt_.get(),
                                           {.out_features = QkvSize(config),
                                            .in_features = config.hidden_size,
                                            .has_bias = layers[0].qkv_bias != nullptr},
-                                          rows, layers, &CudaLayer::qkv, stream));
-  ASSAY_ASSIGN_OR_RETURN(o_, ChooseGemm(lt_.get(),
+                                          rows, model_, &CudaLayer::qkv, stream));
+  ASSAY_ASSIGN_OR_RETURN(o_, MakeLinear(lt_.get(),
                                         {.out_features = config.hidden_size,
                                          .in_features = config.q_size(),
                                          .has_bias = layers[0].o_bias != nullptr},
-                                        rows, layers, &CudaLayer::o, stream));
-  ASSAY_ASSIGN_OR_RETURN(gate_up_, ChooseGemm(lt_.get(),
+                                        rows, model_, &CudaLayer::o, stream));
+  ASSAY_ASSIGN_OR_RETURN(gate_up_, MakeLinear(lt_.get(),
                                               {.out_features = 2 * config.intermediate_size,
                                                .in_features = config.hidden_size},
-                                              rows, layers, &CudaLayer::gate_up, stream));
-  ASSAY_ASSIGN_OR_RETURN(down_, ChooseGemm(lt_.get(),
+                                              rows, model_, &CudaLayer::gate_up, stream));
+  ASSAY_ASSIGN_OR_RETURN(down_, MakeLinear(lt_.get(),
                                            {.out_features = config.hidden_size,
                                             .in_features = config.intermediate_size},
-                                           rows, layers, &CudaLayer::down, stream));
-  const __nv_bfloat16* head[] = {model_.lm_head};
-  ASSAY_ASSIGN_OR_RETURN(lm_head_, Gemm::Choose(lt_.get(),
+                                           rows, model_, &CudaLayer::down, stream));
+  const LinearWeight head[] = {{.bf16 = model_.lm_head, .packed = {}}};
+  ASSAY_ASSIGN_OR_RETURN(lm_head_, Linear::Make(lt_.get(),
                                                 {.out_features = model_.lm_head_rows,
                                                  .in_features = config.hidden_size,
                                                  .float_output = true},
-                                                limits_.max_sampled, head, stream));
+                                                limits_.max_sampled, head, nullptr, stream));
   return absl::OkStatus();
 }
 
@@ -194,7 +195,7 @@ absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
   }
   for (int layer = 0; layer < model_.config.num_layers; ++layer) {
     ASSAY_RETURN_IF_ERROR(RunAttention(layer, step, stream));
-    ASSAY_RETURN_IF_ERROR(RunMlp(layer, step.rows.num_rows, stream));
+    ASSAY_RETURN_IF_ERROR(RunMlp(layer, step, stream));
   }
   return absl::OkStatus();
 }
@@ -228,8 +229,8 @@ absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaSt
     norm.sum = hidden_.data();
     ASSAY_RETURN_IF_ERROR(AddAndNormalize(kMlpWindow, norm, stream));
   }
-  ASSAY_RETURN_IF_ERROR(
-      qkv_->Run(normed_.data(), layer.qkv, layer.qkv_bias, projected_.data(), num_rows, stream));
+  ASSAY_RETURN_IF_ERROR(qkv_->Run(layer.qkv, normed_.data(), layer.qkv_bias, projected_.data(),
+                                  step.num_decode_rows, num_rows, stream));
   ASSAY_RETURN_IF_ERROR(WriteCache(step, layer_index, projected_.data(), stream));
   AttentionArgs attention = {.rows = step.rows,
                              .num_heads = config.num_heads,
@@ -250,23 +251,25 @@ absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaSt
     attention.rows.num_rows = step.num_decode_rows;
     ASSAY_RETURN_IF_ERROR(DecodeAttention(attention, *decode_workspace_, stream));
   }
-  return o_->Run(attended_.data(), layer.o, layer.o_bias, UpdateOf(kAttentionWindow), num_rows,
-                 stream);
+  return o_->Run(layer.o, attended_.data(), layer.o_bias, UpdateOf(kAttentionWindow),
+                 step.num_decode_rows, num_rows, stream);
 }
 
-absl::Status CudaDecoder::RunMlp(int layer_index, int num_rows, cudaStream_t stream) {
+absl::Status CudaDecoder::RunMlp(int layer_index, const Step& step, cudaStream_t stream) {
+  const int num_rows = step.rows.num_rows;
   const CudaLayer& layer = model_.layers[static_cast<size_t>(layer_index)];
   RmsNormArgs norm = NormArgs(layer.post_attention_norm, num_rows);
   norm.sum = hidden_.data();
   ASSAY_RETURN_IF_ERROR(AddAndNormalize(kAttentionWindow, norm, stream));
-  ASSAY_RETURN_IF_ERROR(gate_up_->Run(normed_.data(), layer.gate_up, nullptr, gate_up_rows_.data(),
-                                      num_rows, stream));
+  ASSAY_RETURN_IF_ERROR(gate_up_->Run(layer.gate_up, normed_.data(), nullptr, gate_up_rows_.data(),
+                                      step.num_decode_rows, num_rows, stream));
   ASSAY_RETURN_IF_ERROR(Swiglu({.gate_up = gate_up_rows_.data(),
                                 .out = activated_.data(),
                                 .num_rows = num_rows,
                                 .size = model_.config.intermediate_size},
                                stream));
-  return down_->Run(activated_.data(), layer.down, nullptr, UpdateOf(kMlpWindow), num_rows, stream);
+  return down_->Run(layer.down, activated_.data(), nullptr, UpdateOf(kMlpWindow),
+                    step.num_decode_rows, num_rows, stream);
 }
 
 absl::Status CudaDecoder::ComputeLogits(const int32_t* row_indices, int num_rows,
@@ -278,8 +281,9 @@ absl::Status CudaDecoder::ComputeLogits(const int32_t* row_indices, int num_rows
   float* const own = communicator_ == nullptr
                          ? logits_.data()
                          : reinterpret_cast<float*>(communicator_->window(kLogitsWindow));
-  ASSAY_RETURN_IF_ERROR(
-      lm_head_->Run(normed_.data(), model_.lm_head, nullptr, own, num_rows, stream));
+  // All rows of logits count as decoding: a prompt's last row is one of few.
+  ASSAY_RETURN_IF_ERROR(lm_head_->Run({.bf16 = model_.lm_head, .packed = {}}, normed_.data(),
+                                      nullptr, own, num_rows, num_rows, stream));
   if (communicator_ == nullptr) return absl::OkStatus();
   ASSAY_ASSIGN_OR_RETURN(
       const GangParts gang,
@@ -304,15 +308,18 @@ absl::Status CudaDecoder::SampleIds(const RowSampling* params, int32_t* ids, int
 
 std::string CudaDecoder::DescribeGemms() const {
   std::string text;
-  const std::pair<const char*, const Gemm*> gemms[] = {{"qkv", &*qkv_},
-                                                       {"o", &*o_},
-                                                       {"gate_up", &*gate_up_},
-                                                       {"down", &*down_},
-                                                       {"lm_head", &*lm_head_}};
-  for (const auto& [name, gemm] : gemms) {
-    const GemmShape& shape = gemm->shape();
+  const std::pair<const char*, const Linear*> linears[] = {{"qkv", &*qkv_},
+                                                           {"o", &*o_},
+                                                           {"gate_up", &*gate_up_},
+                                                           {"down", &*down_},
+                                                           {"lm_head", &*lm_head_}};
+  for (const auto& [name, linear] : linears) {
+    const GemmShape& shape = linear->gemm().shape();
+    text += fmt::format("{:8} {:6} x {:5}  few rows: {} chunks{}\n", name, shape.out_features,
+                        shape.in_features, FewRowsChunks(shape.out_features, shape.in_features),
+                        linear->few_rows_agree() ? ", the same bits" : "");
     const double weight_bytes = 2.0 * static_cast<double>(shape.out_features * shape.in_features);
-    for (const GemmChoice& choice : gemm->choices()) {
+    for (const GemmChoice& choice : linear->gemm().choices()) {
       text += fmt::format(
           "{:8} {:6} x {:5}  rows {:4}  {:8.1f} us  {:5.2f} TB/s of weights  {:3.0f} TFLOP/s  {} "
           "of {} kernels agree\n",

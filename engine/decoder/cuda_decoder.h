@@ -9,7 +9,7 @@
 // by the norm that follows; the ranks' logits are gathered, so that every rank draws the same ids.
 //
 // A step is a list of launches on one stream that neither allocates nor synchronizes, so it can be
-// captured in a graph. A row's result does not depend on the other rows (gemm.h, attention.h).
+// captured in a graph. A row's result does not depend on the other rows (linear.h, attention.h).
 #pragma once
 
 #include <absl/status/status.h>
@@ -25,8 +25,8 @@
 #include "engine/decoder/cuda_model.h"
 #include "engine/kernels/cuda/attention/attention.h"
 #include "engine/kernels/cuda/device.h"
-#include "engine/kernels/cuda/gemm.h"
 #include "engine/kernels/cuda/kv_pages.h"
+#include "engine/kernels/cuda/linear.h"
 #include "engine/kernels/cuda/rms_norm.h"
 #include "engine/kernels/cuda/sample.h"
 #include "engine/parallel/communicator.h"
@@ -82,7 +82,7 @@ class CudaDecoder {
 
   const float* logits() const { return logits_.data(); }  // [max_sampled, vocab]
   const Limits& limits() const { return limits_; }
-  // The chosen kernels, a line each, for the log and the benchmark.
+  // What computes the linears, a line each, for the log and the benchmark.
   std::string DescribeGemms() const;
 
  private:
@@ -93,9 +93,9 @@ class CudaDecoder {
       : model_(*model), limits_(limits), communicator_(communicator) {}
 
   absl::Status Allocate();
-  absl::Status ChooseGemms(cudaStream_t stream);
+  absl::Status MakeLinears(cudaStream_t stream);
   absl::Status RunAttention(int layer_index, const Step& step, cudaStream_t stream);
-  absl::Status RunMlp(int layer_index, int num_rows, cudaStream_t stream);
+  absl::Status RunMlp(int layer_index, const Step& step, cudaStream_t stream);
   // Where o or down writes what is to be added to the residual stream.
   __nv_bfloat16* UpdateOf(Window window) const;
   // The norm of args.hidden + the update, of which the ranks' parts are summed first.
@@ -107,7 +107,7 @@ class CudaDecoder {
   Communicator* const communicator_;
   int num_rows_ = 0;  // of the last Run
   CublasLt lt_;
-  std::optional<Gemm> qkv_, o_, gate_up_, down_, lm_head_;
+  std::optional<Linear> qkv_, o_, gate_up_, down_, lm_head_;
 
   DeviceBuffer<__nv_bfloat16> hidden_;        // [rows, hidden]: the residual stream
   DeviceBuffer<__nv_bfloat16> update_;        // [rows, hidden]: what is to be added; not in a gang

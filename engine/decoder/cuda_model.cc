@@ -3,21 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
 
-#include "base/hash.h"
 #include "base/status.h"
+#include "engine/decoder/cuda_weight_source.h"
 #include "engine/decoder/model_check.h"
 #include "engine/decoder/weight_upload.h"
-#include "engine/kernels/cuda/random_fill.h"
 #include "engine/model/linears.h"
 #include "engine/quant/cache_quantizer.h"
-#include "engine/quant/packed_linear.h"
 #include "engine/weights/checkpoint.h"
 
 namespace assay::engine::cuda {
@@ -28,30 +23,11 @@ constexpr int kLinearsPerLayer = 7;  // q, k, v, o, gate, up, down
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// Where tensors come from: a checkpoint, a generator of random ones, or (for the plan) nowhere.
-class Source {
- public:
-  virtual ~Source() = default;
-  // The slice of a linear's weight, decoded, into bf16, dense.
-  virtual absl::Status Linear(const LinearInfo& info, const MatrixSlice& slice,
-                              void* destination) = 0;
-  virtual absl::Status Matrix(const std::string& name, int64_t rows, int64_t columns,
-                              const MatrixSlice& slice, void* destination) = 0;
-  // The elements `range` of a vector of `size`.
-  virtual absl::Status HalfVector(const std::string& name, int64_t size, const IndexRange& range,
-                                  void* destination) = 0;
-  virtual absl::Status Floats(const std::string& name, int64_t size, const IndexRange& range,
-                              void* destination) = 0;
-  // Of the rank's KV heads.
-  virtual absl::StatusOr<CacheQuantizer::Tables> CacheTables(int layer, bool is_key) = 0;
-  virtual absl::Status FloatTable(const std::vector<float>& values, void* destination) = 0;
-};
-
 // Lays a model's tensors out, one after the other, and has a source fill them.
 class ModelBuilder {
  public:
   // A null base adds up sizes only.
-  ModelBuilder(const CudaModelPlan& plan, uint8_t* base, Source* source)
+  ModelBuilder(const CudaModelPlan& plan, uint8_t* base, WeightSource* source)
       : plan_(plan), base_(base), source_(source) {}
 
   int64_t size() const { return size_; }
@@ -84,6 +60,9 @@ class ModelBuilder {
                    std::span(linears).subspan(static_cast<size_t>(layer) * kLinearsPerLayer,
                                               kLinearsPerLayer),
                    &model->layers[static_cast<size_t>(layer)]));
+    }
+    if (largest_packed_ > 0) {
+      model->unpacked = static_cast<__nv_bfloat16*>(Take(largest_packed_ * 2));
     }
     return absl::OkStatus();
   }
@@ -124,12 +103,47 @@ class ModelBuilder {
     return source_ == nullptr ? absl::OkStatus() : source_->FloatTable(values, place);
   }
 
+  // Bits of a code when all these linears can be one packed weight, else 0.
+  int PackedBitWidth(std::span<const LinearInfo> infos) const {
+    int bit_width = 0;
+    for (const LinearInfo& info : infos) {
+      const auto found = plan_.description.linears.find(info.name);
+      if (found == plan_.description.linears.end()) return 0;
+      const LinearSpec& spec = found->second;
+      const MatrixSlice slice = plan_.shard.SliceOf(info);
+      if (spec.code_type != CodeType::kUniform || !IsPackedBitWidth(spec.bit_width) ||
+          spec.with_permutation || (bit_width != 0 && spec.bit_width != bit_width) ||
+          PackedGroupWidth(spec, info.in_features) % kPackedTileDepth != 0 ||
+          slice.columns.begin % kPackedTileDepth != 0 || slice.columns.size() % 8 != 0 ||
+          (infos.size() > 1 && slice.rows.size() % kPackedTileFeatures != 0)) {
+        return 0;
+      }
+      bit_width = spec.bit_width;
+    }
+    return bit_width;
+  }
+
   // Linears that read one input, one below the other without a gap.
-  absl::Status AddLinears(std::span<const LinearInfo> infos, const __nv_bfloat16** pointer) {
-    int64_t bytes = 0;
-    for (const LinearInfo& info : infos) bytes += plan_.shard.SliceOf(info).size() * 2;
-    auto* place = static_cast<uint8_t*>(Take(bytes));
-    *pointer = reinterpret_cast<const __nv_bfloat16*>(place);
+  absl::Status AddLinears(std::span<const LinearInfo> infos, LinearWeight* weight) {
+    int64_t features = 0;
+    for (const LinearInfo& info : infos) features += plan_.shard.OutputsOf(info).size();
+    const int64_t columns = plan_.shard.SliceOf(infos[0]).columns.size();
+    const int bit_width = PackedBitWidth(infos);
+    if (bit_width != 0) {
+      largest_packed_ = std::max(largest_packed_, features * columns);
+      auto* tiles = static_cast<uint8_t*>(Take(PackedWeightBytes(bit_width, features, columns)));
+      weight->packed = {.bit_width = bit_width, .tiles = tiles};
+      if (source_ == nullptr) return absl::OkStatus();
+      int64_t first_feature = 0;
+      for (const LinearInfo& info : infos) {
+        const MatrixSlice slice = plan_.shard.SliceOf(info);
+        ASSAY_RETURN_IF_ERROR(source_->Packed(info, slice, first_feature, tiles));
+        first_feature += slice.rows.size();
+      }
+      return absl::OkStatus();
+    }
+    auto* place = static_cast<uint8_t*>(Take(features * columns * 2));
+    weight->bf16 = reinterpret_cast<const __nv_bfloat16*>(place);
     if (source_ == nullptr) return absl::OkStatus();
     for (const LinearInfo& info : infos) {
       const MatrixSlice slice = plan_.shard.SliceOf(info);
@@ -225,189 +239,9 @@ class ModelBuilder {
 
   const CudaModelPlan& plan_;
   uint8_t* const base_;
-  Source* const source_;
+  WeightSource* const source_;
   int64_t size_ = 0;
-};
-
-void ToBf16(std::span<const float> values, std::byte* out) {
-  auto* halves = reinterpret_cast<__nv_bfloat16*>(out);
-  for (size_t i = 0; i < values.size(); ++i) halves[i] = __float2bfloat16_rn(values[i]);
-}
-
-// The elements [first, first + count) of a dense slice of a matrix with `columns` columns, run by
-// run: visit(index in the matrix, index from `first`, length).
-template <typename Visit>
-void ForEachRun(const MatrixSlice& slice, int64_t columns, int64_t first, int64_t count,
-                const Visit& visit) {
-  const int64_t width = slice.columns.size();
-  // Whole rows lie side by side in the matrix too.
-  const int64_t run = width == columns ? slice.size() : width;
-  for (int64_t done = 0; done < count;) {
-    const int64_t at = first + done;
-    const int64_t length = std::min(count - done, run - at % run);
-    const int64_t row = slice.rows.begin + at / width;
-    visit(row * columns + slice.columns.begin + at % width, done, length);
-    done += length;
-  }
-}
-
-class CheckpointSource final : public Source {
- public:
-  CheckpointSource(const Checkpoint* checkpoint, const CudaModelPlan* plan, WeightUpload* upload)
-      : checkpoint_(*checkpoint), plan_(*plan), upload_(upload) {}
-
-  absl::Status Linear(const LinearInfo& info, const MatrixSlice& slice,
-                      void* destination) override {
-    const auto found = plan_.description.linears.find(info.name);
-    if (found == plan_.description.linears.end()) {
-      return Matrix(info.name + ".weight", info.out_features, info.in_features, slice, destination);
-    }
-    ASSAY_ASSIGN_OR_RETURN(const std::vector<float> weight,
-                           DecodeLinearWeight(checkpoint_, info.name, found->second,
-                                              info.out_features, info.in_features));
-    return CopyHalves(weight, info.in_features, slice, destination);
-  }
-
-  absl::Status Matrix(const std::string& name, int64_t rows, int64_t columns,
-                      const MatrixSlice& slice, void* destination) override {
-    const int64_t shape[] = {rows, columns};
-    ASSAY_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_.Find(name));
-    if (tensor.dtype != DType::kBF16 || !std::ranges::equal(tensor.shape, shape)) {
-      ASSAY_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint_.ReadFloats(name, shape));
-      return CopyHalves(values, columns, slice, destination);
-    }
-    return upload_->Copy(destination, slice.size() * 2,
-                         [&](int64_t offset, int64_t size, std::byte* out) {
-                           ForEachRun(slice, columns, offset / 2, size / 2,
-                                      [&](int64_t from, int64_t to, int64_t count) {
-                                        std::memcpy(out + to * 2, tensor.bytes.data() + from * 2,
-                                                    static_cast<size_t>(count * 2));
-                                      });
-                           return absl::OkStatus();
-                         });
-  }
-
-  absl::Status HalfVector(const std::string& name, int64_t size, const IndexRange& range,
-                          void* destination) override {
-    const int64_t shape[] = {size};
-    ASSAY_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint_.ReadFloats(name, shape));
-    return CopyHalves(values, size, {.rows = {0, 1}, .columns = range}, destination);
-  }
-
-  absl::Status Floats(const std::string& name, int64_t size, const IndexRange& range,
-                      void* destination) override {
-    const int64_t shape[] = {size};
-    ASSAY_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint_.ReadFloats(name, shape));
-    return FloatTable({values.begin() + range.begin, values.begin() + range.end}, destination);
-  }
-
-  absl::StatusOr<CacheQuantizer::Tables> CacheTables(int layer, bool is_key) override {
-    const CacheSpec& spec = is_key ? plan_.description.k_cache : plan_.description.v_cache;
-    const ModelConfig& config = plan_.shard.whole;
-    ASSAY_ASSIGN_OR_RETURN(const CacheQuantizer quantizer,
-                           CacheQuantizer::Load(checkpoint_, layer, spec, config.num_kv_heads,
-                                                config.head_dim, is_key));
-    CacheQuantizer::Tables tables = quantizer.tables();
-    for (std::vector<float>* table : {&tables.scales, &tables.zeros}) {
-      if (table->empty()) continue;
-      const IndexRange& heads = plan_.shard.kv_heads;
-      *table = {table->begin() + heads.begin * config.head_dim,
-                table->begin() + heads.end * config.head_dim};
-    }
-    return tables;
-  }
-
-  absl::Status FloatTable(const std::vector<float>& values, void* destination) override {
-    return upload_->Copy(destination, static_cast<int64_t>(values.size()) * 4,
-                         [&](int64_t offset, int64_t size, std::byte* out) {
-                           std::memcpy(out, values.data() + offset / 4, static_cast<size_t>(size));
-                           return absl::OkStatus();
-                         });
-  }
-
- private:
-  absl::Status CopyHalves(const std::vector<float>& values, int64_t columns,
-                          const MatrixSlice& slice, void* destination) {
-    return upload_->Copy(
-        destination, slice.size() * 2, [&](int64_t offset, int64_t size, std::byte* out) {
-          ForEachRun(slice, columns, offset / 2, size / 2,
-                     [&](int64_t from, int64_t to, int64_t count) {
-                       ToBf16(std::span(values).subspan(static_cast<size_t>(from),
-                                                        static_cast<size_t>(count)),
-                              out + to * 2);
-                     });
-          return absl::OkStatus();
-        });
-  }
-
-  const Checkpoint& checkpoint_;
-  const CudaModelPlan& plan_;
-  WeightUpload* const upload_;
-};
-
-// Weights drawn so that activations stay in range through any number of layers.
-class RandomSource final : public Source {
- public:
-  RandomSource(const CudaModelPlan* plan, cudaStream_t stream) : plan_(*plan), stream_(stream) {}
-
-  absl::Status Linear(const LinearInfo& info, const MatrixSlice& slice,
-                      void* destination) override {
-    return FillHalves(info.name, info.in_features, slice,
-                      1.0f / std::sqrt(static_cast<float>(info.in_features)), destination);
-  }
-  absl::Status Matrix(const std::string& name, int64_t, int64_t columns, const MatrixSlice& slice,
-                      void* destination) override {
-    return FillHalves(name, columns, slice, 2.0f / std::sqrt(static_cast<float>(columns)),
-                      destination);
-  }
-  absl::Status HalfVector(const std::string& name, int64_t size, const IndexRange& range,
-                          void* destination) override {
-    return FillHalves(name, size, {.rows = {0, 1}, .columns = range}, 0.1f, destination);
-  }
-  absl::Status Floats(const std::string& name, int64_t size, const IndexRange& range,
-                      void* destination) override {
-    const float mean = name.ends_with("norm.weight") ? 1.0f : 0.0f;
-    ASSAY_ASSIGN_OR_RETURN(const auto whole, DeviceBuffer<float>::Allocate(size));
-    ASSAY_RETURN_IF_ERROR(FillRandom(whole.data(), size, mean, 0.1f, Hash64({name}), stream_));
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(destination, whole.data() + range.begin,
-                                               static_cast<size_t>(range.size()) * 4,
-                                               cudaMemcpyDeviceToDevice, stream_));
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
-    return absl::OkStatus();
-  }
-  absl::StatusOr<CacheQuantizer::Tables> CacheTables(int, bool is_key) override {
-    const CacheSpec& spec = is_key ? plan_.description.k_cache : plan_.description.v_cache;
-    const auto size = static_cast<size_t>(plan_.shard.local.kv_size());
-    const float levels = static_cast<float>(1 << spec.bit_width);
-    CacheQuantizer::Tables tables;
-    tables.clip_max = tables.clip_min = spec.clip_ratio;
-    tables.scales.assign(size, 8.0f / levels);
-    tables.zeros.assign(size, spec.symmetric ? 0.0f : levels / 2);
-    return tables;
-  }
-  absl::Status FloatTable(const std::vector<float>& values, void* destination) override {
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(destination, values.data(), values.size() * 4,
-                                               cudaMemcpyHostToDevice, stream_));
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
-    return absl::OkStatus();
-  }
-
- private:
-  // A seed per tensor and a draw per element of the whole matrix: the ranks of a gang hold parts of
-  // the model that one GPU would.
-  absl::Status FillHalves(const std::string& name, int64_t columns, const MatrixSlice& slice,
-                          float deviation, void* destination) {
-    return FillRandomSlice(static_cast<__nv_bfloat16*>(destination),
-                           {.first_row = slice.rows.begin,
-                            .rows = slice.rows.size(),
-                            .first_column = slice.columns.begin,
-                            .columns = slice.columns.size(),
-                            .whole_columns = columns},
-                           0, deviation, Hash64({name}), stream_);
-  }
-
-  const CudaModelPlan& plan_;
-  const cudaStream_t stream_;
+  int64_t largest_packed_ = 0;  // elements of a packed weight
 };
 
 absl::Status CheckRunsOnCuda(const QuantDescription& description) {
@@ -452,16 +286,16 @@ absl::StatusOr<CudaModel> LoadCudaModel(const CudaModelPlan& plan, cudaStream_t 
   ASSAY_RETURN_IF_CUDA_ERROR(
       cudaMemsetAsync(model.memory.data(), 0, static_cast<size_t>(plan.weight_bytes), stream));
   if (plan.random_weights) {
-    RandomSource source(&plan, stream);
-    ASSAY_RETURN_IF_ERROR(ModelBuilder(plan, model.memory.data(), &source).Build(&model));
+    const auto source = MakeRandomSource(&plan, stream);
+    ASSAY_RETURN_IF_ERROR(ModelBuilder(plan, model.memory.data(), source.get()).Build(&model));
     ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
     return model;
   }
   ASSAY_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                          Checkpoint::Open(plan.model_dir));
   ASSAY_ASSIGN_OR_RETURN(WeightUpload upload, WeightUpload::Make(stream));
-  CheckpointSource source(checkpoint.get(), &plan, &upload);
-  ASSAY_RETURN_IF_ERROR(ModelBuilder(plan, model.memory.data(), &source).Build(&model));
+  const auto source = MakeCheckpointSource(checkpoint.get(), &plan, &upload, stream);
+  ASSAY_RETURN_IF_ERROR(ModelBuilder(plan, model.memory.data(), source.get()).Build(&model));
   ASSAY_RETURN_IF_ERROR(upload.Finish());
   return model;
 }

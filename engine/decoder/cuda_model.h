@@ -1,15 +1,17 @@
 // A decoder's weights on one GPU, checked against config.json and the description: all of them, or
 // the part of one rank of a gang (engine/parallel/sharding.h), for which no more is read.
 //
-// Linears in bf16, row-major [out_features, in_features], those that read one input above each
-// other (q, k, v; gate, up) so that they are one product. Norms, biases and the cache's tables in
-// float32. Everything lies in one piece of device memory, whose size is known before anything is
-// read. Tensors go from the mapped files through pinned buffers to the device; those that are not
-// bf16 are converted on the way.
+// Linears in bf16, row-major [out_features, in_features], or packed; those that read one input
+// above each other (q, k, v; gate, up) so that they are one product. Norms, biases and the cache's
+// tables in float32. Everything lies in one piece of device memory, whose size is known before
+// anything is read. Tensors go from the mapped files through pinned buffers to the device; those
+// that are not bf16 are converted on the way.
 //
-// Quantized weights are decoded to bf16 at load: the numbers of a weight-only method up to that
-// rounding, not its memory. Descriptions that change a linear's input (transforms, activation
-// quantizers) are refused: UNIMPLEMENTED, and the CPU backend runs them.
+// Quantized weights of 8, 4 and 3 bits stay packed (packed_weight.h) where groups are whole 128s of
+// input columns, or one, and columns are not permuted; others are decoded to bf16 at load. Either
+// way a weight is the description's number rounded once to bf16. Descriptions that change a
+// linear's input (transforms, activation quantizers) are refused: UNIMPLEMENTED, and the CPU
+// backend runs them.
 #pragma once
 
 #include <absl/status/status.h>
@@ -22,6 +24,7 @@
 
 #include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/kv_write.h"
+#include "engine/kernels/cuda/linear.h"
 #include "engine/model/config.h"
 #include "engine/parallel/sharding.h"
 #include "engine/quant/description.h"
@@ -31,12 +34,12 @@ namespace assay::engine::cuda {
 struct CudaLayer {
   const float* input_norm = nullptr;           // [hidden]
   const float* post_attention_norm = nullptr;  // [hidden]
-  const __nv_bfloat16* qkv = nullptr;          // [q + 2 kv, hidden]
+  LinearWeight qkv;                            // [q + 2 kv, hidden]
   const __nv_bfloat16* qkv_bias = nullptr;     // [q + 2 kv] or null; zeros for deferred biases
-  const __nv_bfloat16* o = nullptr;            // [hidden, q]
+  LinearWeight o;                              // [hidden, q]
   const __nv_bfloat16* o_bias = nullptr;       // [hidden] or null; the first rank's alone
-  const __nv_bfloat16* gate_up = nullptr;      // [2 intermediate, hidden]
-  const __nv_bfloat16* down = nullptr;         // [hidden, intermediate]
+  LinearWeight gate_up;                        // [2 intermediate, hidden]
+  LinearWeight down;                           // [hidden, intermediate]
   KvWriteLayer kv;  // per-head norms, the cache's tables, a bias of keys that comes after rounding
 };
 
@@ -50,7 +53,8 @@ struct CudaModel {
   int64_t lm_head_rows = 0;                  // the vocabulary; of a gang, ShardPlan::lm_head_rows
   const float* final_norm = nullptr;         // [hidden]
   std::vector<CudaLayer> layers;
-  DeviceBuffer<uint8_t> memory;  // what the pointers point into
+  __nv_bfloat16* unpacked = nullptr;  // room for the largest packed linear, for linear.h
+  DeviceBuffer<uint8_t> memory;       // what the pointers point into
 
   int64_t memory_bytes() const { return memory.bytes(); }
 };
