@@ -62,6 +62,7 @@ __device__ Bf16Vector SumOfParts(const GangParts& gang, int64_t offset) {
 // The first of two shots: parts[rank][row] = bf16(sum of the parts' row) for this rank's own rows.
 __global__ void __launch_bounds__(kThreadsPerBlock, kBlocksPerMultiprocessor)
     SumOwnRowsKernel(const __grid_constant__ SumNormArgs args) {
+  LetNextKernelStart();
   WaitForKernelsBefore();
   WaitForPeers(args.update);
   const int rank = args.update.sync.rank;
@@ -81,6 +82,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kBlocksPerMultiprocessor)
 template <int kVectors, int kRanks>
 __global__ void __launch_bounds__(kThreadsPerBlock, kBlocksPerMultiprocessor)
     SumNormKernel(const __grid_constant__ SumNormArgs args) {
+  LetNextKernelStart();
   WaitForKernelsBefore();
   for (int row = static_cast<int>(blockIdx.x); row < args.num_rows;
        row += static_cast<int>(gridDim.x)) {
