@@ -282,7 +282,7 @@ absl::StatusOr<Response> Change(const Session& session, const std::string& id,
 
 template <typename Request, typename Response>
 std::function<absl::StatusOr<int>()> ChangeAction(
-    Session* session, std::shared_ptr<std::string> id,
+    Session* session, const std::shared_ptr<std::string>& id,
     grpc::Status (SweepStub::*method)(grpc::ClientContext*, const Request&, Response*)) {
   return [session, id, method]() -> absl::StatusOr<int> {
     ASSAY_ASSIGN_OR_RETURN(const Response response, (Change(*session, *id, method)));
