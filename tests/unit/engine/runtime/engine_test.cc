@@ -112,6 +112,8 @@ TEST_F(EngineTest, PreemptionDoesNotShow) {
 TEST_F(EngineTest, LookAheadAndHostMemoryDoNotShow) {
   const Outputs expected = Generate({.max_model_len = 256}, kRequests);
   EXPECT_EQ(Generate({.max_model_len = 256, .look_ahead = 1}, kRequests), expected);
+  EXPECT_EQ(Generate({.max_num_seqs = 9, .look_ahead = 1, .prompt_step_cost = 0.7}, kRequests),
+            expected);
   constexpr int64_t kBlockBytes = 16 * 2 * 2 * (18 + 32) * 4;
   for (const int look_ahead : {0, 1}) {
     for (const int64_t num_host_blocks : {0, 4, 1000}) {
