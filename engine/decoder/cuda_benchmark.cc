@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <optional>
 
 #include "base/status.h"
 #include "engine/decoder/cuda_attention_benchmark.h"
 #include "engine/decoder/cuda_gang_benchmark.h"
+#include "engine/decoder/cuda_linears_benchmark.h"
+#include "engine/decoder/cuda_model.h"
 #include "engine/decoder/cuda_runner.h"
 #include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/kv_pages.h"
@@ -38,10 +41,11 @@ struct Costs {
   double attention_flops_per_pair = 0;  // query and key
 };
 
-absl::StatusOr<Costs> CostsOf(const std::string& model_dir, int num_gpus) {
-  ASSAY_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(model_dir));
-  ASSAY_ASSIGN_OR_RETURN(const ShardPlan shard, PlanShard(config, 0, num_gpus));
-  ASSAY_ASSIGN_OR_RETURN(const QuantDescription description, LoadDescription(model_dir));
+// `plan`: of the first of num_gpus ranks.
+absl::StatusOr<Costs> CostsOf(const CudaModelPlan& plan, int num_gpus) {
+  const ShardPlan& shard = plan.shard;
+  const ModelConfig& config = shard.whole;
+  const QuantDescription& description = plan.description;
   ASSAY_ASSIGN_OR_RETURN(
       const KvPageLayout layout,
       MakeKvPageLayout(description.k_cache, description.v_cache, config.head_dim));
@@ -51,7 +55,7 @@ absl::StatusOr<Costs> CostsOf(const std::string& model_dir, int num_gpus) {
   }
   const double head = static_cast<double>(config.vocab_size) * config.hidden_size / num_gpus;
   parameters /= num_gpus;
-  return Costs{.weight_bytes = 2 * (parameters + head),
+  return Costs{.weight_bytes = static_cast<double>(plan.linear_bytes) + 2 * head,
                .linear_flops = 2 * parameters,
                .head_flops = 2 * head,
                .kv_bytes_per_token = static_cast<double>(layout.page_bytes()) / kKvPageTokens *
@@ -90,6 +94,21 @@ absl::StatusOr<BenchmarkRow> MeasureCopy() {
                       .device_us = microseconds,
                       .bytes = 2.0 * kBytes,
                       .copy_share = 1};
+}
+
+absl::StatusOr<BenchmarkRow> MeasureLinears(const CudaModelPlan& plan, int batch_size) {
+  ASSAY_ASSIGN_OR_RETURN(const LinearsTiming timing, TimeLinears(plan, batch_size));
+  double parameters = 0;
+  for (const LinearInfo& info : QuantizableLinears(plan.shard.local)) {
+    parameters += static_cast<double>(info.out_features) * info.in_features;
+  }
+  return BenchmarkRow{.what = "linears",
+                      .batch_size = batch_size,
+                      .step_us = timing.microseconds,
+                      .device_us = timing.microseconds,
+                      .bytes = timing.bytes,
+                      .tflops = 2 * parameters / plan.shard.local.num_layers * batch_size /
+                                timing.microseconds / 1e6};
 }
 
 absl::StatusOr<BenchmarkRow> MeasureAttention(const ModelConfig& config,
@@ -248,8 +267,12 @@ absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options
   if (options.batch_sizes.empty() || options.context_lens.empty() || options.max_steps < 1) {
     return InvalidArgument("a benchmark needs batch sizes, context lengths and steps");
   }
-  ASSAY_ASSIGN_OR_RETURN(const Costs costs,
-                         CostsOf(options.model_dir, static_cast<int>(options.devices.size())));
+  const int num_gpus = static_cast<int>(options.devices.size());
+  std::optional<RandomWeights> random_weights;
+  if (options.random_weights) random_weights = {.bit_width = options.weight_bits};
+  ASSAY_ASSIGN_OR_RETURN(const CudaModelPlan plan,
+                         PlanCudaModel(options.model_dir, random_weights, 0, num_gpus));
+  ASSAY_ASSIGN_OR_RETURN(const Costs costs, CostsOf(plan, num_gpus));
   ASSAY_ASSIGN_OR_RETURN(const DeviceProperties device, UseDevice(options.devices[0]));
   BenchmarkReport report;
   report.device = fmt::format("{}, {} multiprocessors", device.name, device.num_multiprocessors);
@@ -261,14 +284,13 @@ absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options
   report.rows.push_back(copy);
 
   // Before the model takes its memory.
-  ASSAY_ASSIGN_OR_RETURN(const ModelConfig whole, LoadModelConfig(options.model_dir));
-  ASSAY_ASSIGN_OR_RETURN(const ShardPlan shard,
-                         PlanShard(whole, 0, static_cast<int>(options.devices.size())));
-  const ModelConfig& config = shard.local;
-  ASSAY_ASSIGN_OR_RETURN(const QuantDescription description, LoadDescription(options.model_dir));
+  const ModelConfig& config = plan.shard.local;
+  for (const int batch_size : options.batch_sizes) {
+    ASSAY_RETURN_IF_ERROR(AddUnlessTooLarge(MeasureLinears(plan, batch_size), &report));
+  }
   for (const int64_t context_len : options.context_lens) {
     for (const int batch_size : options.batch_sizes) {
-      const auto row = MeasureAttention(config, description, batch_size, context_len);
+      const auto row = MeasureAttention(config, plan.description, batch_size, context_len);
       ASSAY_RETURN_IF_ERROR(AddUnlessTooLarge(row, &report));
     }
   }
@@ -284,7 +306,8 @@ absl::StatusOr<BenchmarkReport> RunCudaBenchmark(const BenchmarkOptions& options
   CudaRunnerOptions runner_options = {.devices = options.devices,
                                       .max_num_seqs = max_batch,
                                       .max_model_len = longest,
-                                      .random_weights = options.random_weights};
+                                      .random_weights = options.random_weights,
+                                      .random_weight_bits = options.weight_bits};
   ASSAY_ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner,
                          LoadCudaRunner(options.model_dir, runner_options));
   RunnerBenchmark benchmark(runner.get(), costs, options);

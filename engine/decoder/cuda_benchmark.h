@@ -16,6 +16,7 @@ namespace assay::engine {
 struct BenchmarkOptions {
   std::string model_dir;
   bool random_weights = false;  // model_dir holds config.json (and perhaps assay_quant.json) alone
+  int weight_bits = 16;         // of random weights: 16, 8, 4 or 3 (groups of 128)
   std::vector<int> devices = {0};  // several: tensor-parallel
   std::vector<int> batch_sizes = {1, 16, 64, 128, 256};
   std::vector<int64_t> context_lens = {1024, 8192};
@@ -25,7 +26,8 @@ struct BenchmarkOptions {
 };
 
 struct BenchmarkRow {
-  std::string what;  // "decode", "attention" (of one layer), "prefill", "sampling", "copy"
+  std::string
+      what;  // "decode", "attention" and "linears" (of one layer), "prefill", "sampling", "copy"
   int batch_size = 0;
   int64_t context_len = 0;
   double step_us = 0;    // by the host's clock

@@ -70,9 +70,11 @@ absl::StatusOr<std::unique_ptr<CudaGang>> CudaGang::Load(const std::string& mode
   std::unique_ptr<CudaGang> gang(new CudaGang(options.pass_timeout));
   gang->devices_ = options.devices;
   const int size = static_cast<int>(options.devices.size());
+  std::optional<RandomWeights> random_weights;
+  if (options.random_weights) random_weights = {.bit_width = options.random_weight_bits};
   for (int rank = 0; rank < size; ++rank) {
     ASSAY_ASSIGN_OR_RETURN(gang->plans_.emplace_back(),
-                           PlanCudaModel(model_dir, options.random_weights, rank, size));
+                           PlanCudaModel(model_dir, random_weights, rank, size));
   }
   const std::vector<int64_t> window_bytes = CudaDecoder::WindowBytes(gang->plans_[0].shard, limits);
   int64_t communicator_bytes = 0;

@@ -31,6 +31,7 @@ class ModelBuilder {
       : plan_(plan), base_(base), source_(source) {}
 
   int64_t size() const { return size_; }
+  int64_t linear_bytes() const { return linear_bytes_; }
 
   absl::Status Build(CudaModel* model) {
     const ShardPlan& shard = plan_.shard;
@@ -131,7 +132,9 @@ class ModelBuilder {
     const int bit_width = PackedBitWidth(infos);
     if (bit_width != 0) {
       largest_packed_ = std::max(largest_packed_, features * columns);
-      auto* tiles = static_cast<uint8_t*>(Take(PackedWeightBytes(bit_width, features, columns)));
+      const int64_t bytes = PackedWeightBytes(bit_width, features, columns);
+      linear_bytes_ += bytes;
+      auto* tiles = static_cast<uint8_t*>(Take(bytes));
       weight->packed = {.bit_width = bit_width, .tiles = tiles};
       if (source_ == nullptr) return absl::OkStatus();
       int64_t first_feature = 0;
@@ -142,6 +145,7 @@ class ModelBuilder {
       }
       return absl::OkStatus();
     }
+    linear_bytes_ += features * columns * 2;
     auto* place = static_cast<uint8_t*>(Take(features * columns * 2));
     weight->bf16 = reinterpret_cast<const __nv_bfloat16*>(place);
     if (source_ == nullptr) return absl::OkStatus();
@@ -241,6 +245,7 @@ class ModelBuilder {
   uint8_t* const base_;
   WeightSource* const source_;
   int64_t size_ = 0;
+  int64_t linear_bytes_ = 0;
   int64_t largest_packed_ = 0;  // elements of a packed weight
 };
 
@@ -257,27 +262,47 @@ absl::Status CheckRunsOnCuda(const QuantDescription& description) {
   return absl::OkStatus();
 }
 
+absl::Status AddUpSizes(CudaModelPlan* plan) {
+  CudaModel sizes;
+  ModelBuilder builder(*plan, nullptr, nullptr);
+  ASSAY_RETURN_IF_ERROR(builder.Build(&sizes));
+  plan->weight_bytes = builder.size();
+  plan->linear_bytes = builder.linear_bytes();
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir, bool random_weights,
+absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir,
+                                            const std::optional<RandomWeights>& random_weights,
                                             int rank, int size) {
   CudaModelPlan plan;
   plan.model_dir = model_dir;
-  plan.random_weights = random_weights;
+  plan.random_weights = random_weights.has_value();
   ASSAY_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(model_dir));
   ASSAY_ASSIGN_OR_RETURN(plan.shard, PlanShard(config, rank, size));
   ASSAY_ASSIGN_OR_RETURN(plan.description, LoadDescription(model_dir));
+  if (random_weights && random_weights->bit_width != 16) {
+    for (const LinearInfo& info : QuantizableLinears(config)) {
+      plan.description.linears[info.name] = {.code_type = CodeType::kUniform,
+                                             .bit_width = random_weights->bit_width,
+                                             .symmetric = false,
+                                             .group_size = kPackedTileDepth};
+    }
+  }
   ASSAY_RETURN_IF_ERROR(CheckDescription(config, plan.description));
   ASSAY_RETURN_IF_ERROR(CheckFits(plan.description, config));
   ASSAY_RETURN_IF_ERROR(CheckRunsOnCuda(plan.description));
   ASSAY_RETURN_IF_ERROR(
       MakeKvPageLayout(plan.description.k_cache, plan.description.v_cache, config.head_dim)
           .status());
-  CudaModel sizes;
-  ModelBuilder builder(plan, nullptr, nullptr);
-  ASSAY_RETURN_IF_ERROR(builder.Build(&sizes));
-  plan.weight_bytes = builder.size();
+  ASSAY_RETURN_IF_ERROR(AddUpSizes(&plan));
   return plan;
+}
+
+absl::Status CutLayers(int num_layers, CudaModelPlan* plan) {
+  plan->shard.whole.num_layers = plan->shard.local.num_layers = num_layers;
+  return AddUpSizes(plan);
 }
 
 absl::StatusOr<CudaModel> LoadCudaModel(const CudaModelPlan& plan, cudaStream_t stream) {

@@ -19,6 +19,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -66,12 +67,24 @@ struct CudaModelPlan {
   QuantDescription description;
   bool random_weights = false;  // model_dir holds a config.json alone; weights are drawn
   int64_t weight_bytes = 0;
+  int64_t linear_bytes = 0;  // of them the linears of the layers, which a step reads once
+};
+
+// Weights to be drawn instead of read.
+struct RandomWeights {
+  // 8, 4 or 3: every linear in codes of these bits, a scale and a zero point for 128; 16: as the
+  // folder's description says, bf16 without one.
+  int bit_width = 16;
 };
 
 // Errors as LoadCpuModel and PlanShard, and UNIMPLEMENTED naming the linear for what only the CPU
 // runs.
-absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir, bool random_weights,
+absl::StatusOr<CudaModelPlan> PlanCudaModel(const std::string& model_dir,
+                                            const std::optional<RandomWeights>& random_weights,
                                             int rank, int size);
+
+// Leaves the first layers alone, for measurements of a layer.
+absl::Status CutLayers(int num_layers, CudaModelPlan* plan);
 
 absl::StatusOr<CudaModel> LoadCudaModel(const CudaModelPlan& plan, cudaStream_t stream);
 

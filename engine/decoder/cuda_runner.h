@@ -33,6 +33,7 @@ struct CudaRunnerOptions {
   int64_t swap_bytes = -1;
   // The folder holds config.json alone: weights are drawn, for measurements of shapes.
   bool random_weights = false;
+  int random_weight_bits = 16;  // RandomWeights::bit_width
   GangTransport transport = GangTransport::kAuto;
   // A rank that has not done its part of a pass by then is given up, and the gang with it.
   absl::Duration pass_timeout = absl::Seconds(60);

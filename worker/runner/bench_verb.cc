@@ -136,6 +136,7 @@ int Bench(const BenchArguments& arguments, std::ostream& out) {
   engine::BenchmarkOptions options;
   options.model_dir = arguments.model_dir;
   options.random_weights = arguments.random_weights;
+  options.weight_bits = arguments.weight_bits;
   options.devices = arguments.devices;
   if (!arguments.batch_sizes.empty()) options.batch_sizes = arguments.batch_sizes;
   if (!arguments.context_lens.empty()) options.context_lens = arguments.context_lens;

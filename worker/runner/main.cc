@@ -42,8 +42,14 @@ CLI::App* AddBench(CLI::App* app, BenchArguments* arguments) {
   bench->require_subcommand(1);
   CLI::App* verb = bench->add_subcommand("engine", "what a model's shape reaches on a GPU");
   verb->add_option("MODEL", arguments->model_dir, "model or artifact folder")->required();
-  verb->add_flag("--random-weights", arguments->random_weights,
-                 "the folder holds config.json (and assay_quant.json) alone");
+  CLI::Option* random_weights =
+      verb->add_flag("--random-weights", arguments->random_weights,
+                     "the folder holds config.json (and assay_quant.json) alone");
+  CLI::Option* weight_bits =
+      verb->add_option("--weight-bits", arguments->weight_bits, "of random weights: 16, 8, 4 or 3")
+          ->needs(random_weights)
+          ->check(CLI::IsMember({16, 8, 4, 3}))
+          ->capture_default_str();
   verb->add_option("--gpu", arguments->devices, "number of the GPU; of several (0,1): a gang")
       ->delimiter(',')
       ->check(CLI::Range(0, 1023));
@@ -62,6 +68,7 @@ CLI::App* AddBench(CLI::App* app, BenchArguments* arguments) {
   CLI::Option* lengths = verb->add_option(
       "--lengths", arguments->lengths_file,
       "measure a whole job instead: a file of lines with a prompt's and an answer's tokens");
+  lengths->excludes(weight_bits);
   verb->add_option("--lanes", arguments->num_lanes, "sequences that run at once")
       ->needs(lengths)
       ->check(CLI::Range(1, 4096))

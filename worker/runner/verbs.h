@@ -56,6 +56,7 @@ struct QuantizeVerbArguments {
 struct BenchArguments {
   std::string model_dir;
   bool random_weights = false;  // model_dir needs no weights
+  int weight_bits = 16;         // of random weights
   std::vector<int> devices = {0};
   std::vector<int> batch_sizes;       // empty: the defaults of engine/runtime/benchmark.h
   std::vector<int64_t> context_lens;  // likewise
