@@ -16,11 +16,9 @@ namespace {
 
 using namespace cuda;  // NOLINT: this file is the backend's door
 
-// A quarter of the memory is for all GPUs of the machine, each of which may have a runner.
 int64_t SwapBytes(const CudaRunnerOptions& options) {
   if (options.swap_bytes >= 0) return options.swap_bytes;
-  const int64_t machine_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  return machine_bytes / 4 / std::max(NumDevices(), 1) * std::ssize(options.devices);
+  return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4;
 }
 
 // Cuts steps into passes and has its ranks run them. A step is one pass as a rule, and then two may

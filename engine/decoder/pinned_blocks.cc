@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "base/log.h"
 
@@ -16,6 +18,19 @@ namespace {
 constexpr int64_t kSlabBytes = int64_t{64} << 20;
 // Prepared behind what is in use: a few long sequences.
 constexpr int64_t kBytesAhead = int64_t{1} << 30;
+
+// Whether a quarter of the machine's memory stays available when `bytes` more are taken.
+bool LeavesEnough(int64_t bytes) {
+  std::ifstream file("/proc/meminfo");
+  int64_t total_kib = 0;
+  int64_t available_kib = 0;
+  std::string name, rest;
+  for (int64_t value = 0; file >> name >> value && std::getline(file, rest);) {
+    if (name == "MemTotal:") total_kib = value;
+    if (name == "MemAvailable:") available_kib = value;
+  }
+  return available_kib - bytes / 1024 >= total_kib / 4;
+}
 
 }  // namespace
 
@@ -67,10 +82,11 @@ void PinnedBlocks::Prepare() {
     }
     std::byte* slab = PinSlab();
     if (slab == nullptr) {
-      LogWith(spdlog::level::warn, {},
-              fmt::format("the system pins no more than {} MiB for preempted sequences: others are "
-                          "computed again",
-                          next * blocks_per_slab_ * block_bytes_ >> 20));
+      LogWith(
+          spdlog::level::warn, {},
+          fmt::format("the machine has no more than {} MiB to pin for preempted sequences: what "
+                      "finds no room there is computed again",
+                      next * blocks_per_slab_ * block_bytes_ >> 20));
       return;
     }
     slabs_[static_cast<size_t>(next)] = slab;
@@ -80,6 +96,7 @@ void PinnedBlocks::Prepare() {
 
 std::byte* PinnedBlocks::PinSlab() const {
   const auto bytes = static_cast<size_t>(blocks_per_slab_ * block_bytes_);
+  if (!LeavesEnough(blocks_per_slab_ * block_bytes_)) return nullptr;
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
   // The system finds the pages here, not inside the driver's lock.

@@ -1,6 +1,7 @@
 // Pinned host memory for blocks of the KV cache, taken while it is needed: pinning costs seconds
 // for each 10 GB and keeps memory from others, and most jobs never preempt anybody. A thread of its
-// own stays some way ahead of what is in use, so that nobody waits for memory.
+// own stays some way ahead of what is in use, so that nobody waits for memory. It leaves a quarter
+// of the machine's memory to others, among them the runners of other GPUs.
 //
 // num_blocks, Block and NoteUse are for one thread; memory that was counted once stays.
 #pragma once
@@ -17,7 +18,7 @@ namespace assay::engine::cuda {
 
 class PinnedBlocks {
  public:
-  // At most max_bytes, for copies of `device`. Where the system gives less, less is used.
+  // At most max_bytes, for copies of `device`. Where the system has less to give, less is used.
   PinnedBlocks(int device, int64_t block_bytes, int64_t max_bytes);
   ~PinnedBlocks();
   PinnedBlocks(const PinnedBlocks&) = delete;

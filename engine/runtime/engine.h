@@ -45,7 +45,7 @@ struct EngineOptions {
   int prefill_chunk = 0;       // most prompt tokens of one step; 0: 256 on cpu, 2048 on cuda
   // Host memory where preempted sequences keep their keys and values; those that find no room are
   // computed again. -1: none on cpu, whose cache is host memory itself; on cuda as much as the
-  // cache, but at most the GPUs' part of a quarter of the machine's memory.
+  // cache, but at most a quarter of the machine's memory, and none while less than that is free.
   int64_t swap_bytes = -1;
   // Steps that are launched before the one before them is known: 0 or 1. -1: 1 on cuda, so that the
   // device need not wait for the host, and 0 on cpu.
