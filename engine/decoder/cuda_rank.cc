@@ -13,7 +13,8 @@
 namespace assay::engine::cuda {
 namespace {
 
-// For what CUDA takes itself: kernels, graphs, cuBLASLt.
+// For what CUDA takes itself (kernels, graphs, cuBLASLt: 34 MiB of a 7B model with all graphs) and
+// for the cache that Forward takes for its sequence.
 constexpr int64_t kReserveBytes = int64_t{1} << 30;
 
 RowSampling SamplingOf(const BatchChunk& chunk) {
