@@ -24,8 +24,9 @@ constexpr unsigned kMaxThreads = 16;
 // Threads that share the pieces of one Copy after another.
 class WeightUpload::Crew {
  public:
-  static absl::StatusOr<std::unique_ptr<Crew>> Make() {
-    std::unique_ptr<Crew> crew(new Crew);
+  static absl::StatusOr<std::unique_ptr<Crew>> Make(cudaStream_t stream) {
+    std::unique_ptr<Crew> crew(new Crew(stream));
+    ASSAY_ASSIGN_OR_RETURN(crew->begun_, MakeEvent());
     ASSAY_RETURN_IF_CUDA_ERROR(cudaGetDevice(&crew->device_));
     crew->members_.resize(std::clamp(std::thread::hardware_concurrency(), 1u, kMaxThreads));
     for (Member& member : crew->members_) {
@@ -55,12 +56,14 @@ class WeightUpload::Crew {
   }
 
   absl::Status Copy(std::byte* destination, int64_t size, const Fill& fill) {
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaEventRecord(begun_.get(), stream_));
     {
       const std::lock_guard lock(mutex_);
       destination_ = destination;
       size_ = size;
       fill_ = &fill;
       next_ = 0;
+      ++number_;
       status_ = absl::OkStatus();
     }
     if (size > kPieceBytes) changed_.notify_all();
@@ -68,14 +71,17 @@ class WeightUpload::Crew {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return num_filling_ == 0; });
     fill_ = nullptr;
-    return status_;
+    ASSAY_RETURN_IF_ERROR(status_);
+    for (const Member& member : members_) {
+      if (member.last_copy != number_) continue;
+      const Slot& last = member.slots[1 - member.next_slot];
+      ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamWaitEvent(stream_, last.sent.get(), 0));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status Wait() {
-    for (const Member& member : members_) {
-      ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(member.stream.get()));
-    }
-    return absl::OkStatus();
+    return CudaStatus(cudaStreamSynchronize(stream_), "the upload of weights");
   }
 
  private:
@@ -87,8 +93,11 @@ class WeightUpload::Crew {
     Stream stream;
     Slot slots[2];
     int next_slot = 0;
+    int64_t last_copy = 0;  // in which it took part
     std::thread thread;
   };
+
+  explicit Crew(cudaStream_t stream) : stream_(stream) {}
 
   void Work(Member* member) {
     (void)cudaSetDevice(device_);
@@ -112,28 +121,32 @@ class WeightUpload::Crew {
       const int64_t size = std::min(kPieceBytes, size_ - offset);
       std::byte* const destination = destination_ + offset;
       const Fill& fill = *fill_;
+      const bool is_first = std::exchange(member->last_copy, number_) != number_;
       ++num_filling_;
       lock.unlock();
-      const absl::Status status = Send(member, fill, offset, size, destination);
+      const absl::Status status = Send(member, is_first, fill, offset, size, destination);
       lock.lock();
       if (!status.ok() && status_.ok()) status_ = status;
       if (--num_filling_ == 0) changed_.notify_all();
     }
   }
 
-  static absl::Status Send(Member* member, const Fill& fill, int64_t offset, int64_t size,
-                           std::byte* destination) {
+  absl::Status Send(Member* member, bool is_first, const Fill& fill, int64_t offset, int64_t size,
+                    std::byte* destination) const {
     Slot& slot = member->slots[member->next_slot];
     member->next_slot = 1 - member->next_slot;
     ASSAY_RETURN_IF_CUDA_ERROR(cudaEventSynchronize(slot.sent.get()));
     ASSAY_RETURN_IF_ERROR(fill(offset, size, slot.buffer.data()));
     const cudaStream_t stream = member->stream.get();
+    if (is_first) ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamWaitEvent(stream, begun_.get(), 0));
     ASSAY_RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(destination, slot.buffer.data(),
                                                static_cast<size_t>(size), cudaMemcpyHostToDevice,
                                                stream));
     return CudaStatus(cudaEventRecord(slot.sent.get(), stream), "cudaEventRecord");
   }
 
+  const cudaStream_t stream_;  // the caller's
+  Event begun_;                // on it: the place of the Copy that is going on
   int device_ = 0;
   std::vector<Member> members_;
   std::mutex mutex_;
@@ -144,6 +157,7 @@ class WeightUpload::Crew {
   int64_t size_ = 0;
   const Fill* fill_ = nullptr;
   int64_t next_ = 0;
+  int64_t number_ = 0;
   int num_filling_ = 0;
   absl::Status status_;
 };
@@ -154,8 +168,7 @@ WeightUpload::~WeightUpload() = default;
 WeightUpload::WeightUpload(WeightUpload&&) noexcept = default;
 
 absl::StatusOr<WeightUpload> WeightUpload::Make(cudaStream_t stream, const Clock* clock) {
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
-  ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<Crew> crew, Crew::Make());
+  ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<Crew> crew, Crew::Make(stream));
   return WeightUpload(std::move(crew), clock);
 }
 

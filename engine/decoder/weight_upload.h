@@ -2,6 +2,10 @@
 // threads at once (one alone reads a mapped file at a fraction of what the disk and PCIe give),
 // each of which fills one buffer while its other travels.
 //
+// To the caller's stream a Copy is one of its own operations: it writes after what was on the
+// stream before, and what comes behind it finds the data there. So kernels may read what was
+// copied, and the next Copy may write it again.
+//
 // One thread calls.
 #pragma once
 
@@ -20,7 +24,7 @@ namespace assay::engine::cuda {
 
 class WeightUpload {
  public:
-  // For the calling thread's device; behind what is on `stream` now.
+  // For the calling thread's device, in the order of `stream`.
   static absl::StatusOr<WeightUpload> Make(cudaStream_t stream,
                                            const Clock* clock = RealClock::Get());
   ~WeightUpload();
@@ -33,7 +37,7 @@ class WeightUpload {
   using Fill = std::function<absl::Status(int64_t offset, int64_t size, std::byte* out)>;
   absl::Status Copy(void* destination, int64_t size, const Fill& fill);
 
-  // Everything has arrived. Logs the rate.
+  // Everything on the stream is done. Logs the rate.
   absl::Status Finish();
 
  private:
