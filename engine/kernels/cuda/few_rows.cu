@@ -17,7 +17,7 @@ struct Bf16Weights {
   static constexpr int kPendingSteps = 1;
   static constexpr int kMostRows = 256;
   static constexpr int kMostBlocks = 3;  // on a multiprocessor
-  static constexpr int kTilesOfOneChunk = 48;
+  static constexpr int kWaveBlocks = 2;  // fewer, with deeper rings; measured
   using Source = const __nv_bfloat16*;
   struct Params {
     CUtensorMap map;  // boxes of the block's features

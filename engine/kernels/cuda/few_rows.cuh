@@ -312,13 +312,12 @@ __global__ void __launch_bounds__((FewRowsTile<Weights, kRows, kWarpgroups>::kTh
   }
 }
 
-// One where the tiles alone are enough to keep the memory busy; else as many, a power of two, as
-// make one wave of blocks of 64 features.
+// As many, a power of two, as leave the blocks of 64 features one wave of kWaveBlocks on every
+// multiprocessor.
 template <typename Weights>
 int ChunksOf(int64_t out_features, int num_steps) {
   const int64_t tiles = (out_features + kWarpgroupFeatures - 1) / kWarpgroupFeatures;
-  if (tiles >= Weights::kTilesOfOneChunk) return 1;
-  const int64_t wave = int64_t{Weights::kMostBlocks} * kMultiprocessors;
+  const int64_t wave = int64_t{Weights::kWaveBlocks} * kMultiprocessors;
   int chunks = 1;
   while (chunks < kMostChunks && tiles * chunks * 2 <= wave && chunks * 2 <= num_steps) chunks *= 2;
   return chunks;

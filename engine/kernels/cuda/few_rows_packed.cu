@@ -19,7 +19,7 @@ struct PackedWeights {
   static constexpr int kMostRows = 128;    // sums of more leave no registers to decode into
   // Decoding waits for itself: more warps hide it, where stages are small.
   static constexpr int kMostBlocks = kBits == 8 ? 3 : 5;
-  static constexpr int kTilesOfOneChunk = kMostBlocks * kMultiprocessors;
+  static constexpr int kWaveBlocks = kMostBlocks;
   using Source = const uint8_t*;
   struct Params {
     const uint8_t* tiles;
