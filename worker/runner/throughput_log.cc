@@ -6,6 +6,7 @@ namespace assay::worker {
 namespace {
 
 constexpr absl::Duration kInterval = absl::Minutes(1);
+constexpr absl::Duration kShortestJob = absl::Seconds(5);
 
 }  // namespace
 
@@ -20,7 +21,8 @@ std::optional<std::string> ThroughputLog::Observe(const engine::EngineStats& sta
   before_ = stats;
   const absl::Duration elapsed = now - start_;
   if (!idle && elapsed < kInterval) return std::nullopt;
-  std::optional<std::string> line = Describe(stats, elapsed);
+  std::optional<std::string> line;
+  if (elapsed >= kShortestJob) line = Describe(stats, elapsed);
   working_ = !idle;
   start_ = now;
   at_start_ = stats;

@@ -43,15 +43,21 @@ TEST_F(ThroughputLogTest, ALineComesOnceAMinute) {
 }
 
 TEST_F(ThroughputLogTest, AJobThatEndsIsSummedUpAndTheNextBeginsAnew) {
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(Step(), std::nullopt);
-  EXPECT_THAT(*Step(/*idle=*/true), HasSubstr("4.0 s: 100 tokens/s, 400.0 GB"));
+  for (int i = 0; i < 9; ++i) EXPECT_EQ(Step(), std::nullopt);
+  EXPECT_THAT(*Step(/*idle=*/true), HasSubstr("10.0 s: 100 tokens/s, 1000.0 GB"));
   clock_.Advance(absl::Hours(1));
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(Step(), std::nullopt);
+  EXPECT_THAT(*Step(/*idle=*/true), HasSubstr("6.0 s: 100 tokens/s, 600.0 GB"));
+}
+
+TEST_F(ThroughputLogTest, AJobOfMomentsIsNotWorthALine) {
   EXPECT_EQ(Step(), std::nullopt);
-  EXPECT_THAT(*Step(/*idle=*/true), HasSubstr("2.0 s: 100 tokens/s, 200.0 GB"));
+  EXPECT_EQ(Step(/*idle=*/true), std::nullopt);
 }
 
 TEST_F(ThroughputLogTest, OnACpuTheStepsTimeIsTheDevices) {
   device_time_ = absl::ZeroDuration();
+  for (int i = 0; i < 5; ++i) Step();
   const auto line = Step(/*idle=*/true);
   EXPECT_THAT(*line, HasSubstr("at 100 GB/s"));
   EXPECT_EQ(line->find("device idle"), std::string::npos);
