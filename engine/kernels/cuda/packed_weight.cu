@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kTileThreads) PackKernel(const PackWeightArgs 
   for (int step = 0; step < kStepsOfTile; ++step) {
 #pragma unroll
     for (int i = 0; i < kCodesOfStep; ++i) {
-      const CodePlace place = PlaceOf(thread, step, i);
+      const TilePlace place = PlaceOf(thread, step, i);
       const bool inside =
           feature + place.row < args.num_features && column + place.column < args.in_features;
       uint32_t code = 0;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kTileThreads)
     codes.Decode(step, grids, left);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const CodePlace place = PlaceOf(thread, step, i);
+      const TilePlace place = PlaceOf(thread, step, i);
       rows[place.row * kStride + place.column / 2] = left[i];
     }
   }

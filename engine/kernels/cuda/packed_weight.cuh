@@ -31,11 +31,11 @@ constexpr int kStepsOfTile = kPackedTileDepth / 16;
 constexpr int kCodesOfStep = 8;
 
 // Where the i-th code of a step's word stands.
-struct CodePlace {
+struct TilePlace {
   int row;     // in the tile
   int column;  // in the tile
 };
-__host__ __device__ constexpr CodePlace PlaceOf(int thread, int step, int i) {
+__host__ __device__ constexpr TilePlace PlaceOf(int thread, int step, int i) {
   const int row = thread / 32 * 16 + thread % 32 / 4;
   const int column = step * 16 + thread % 4 * 2;
   return {row + (i & 1 ? 8 : 0), column + (i & 2 ? 8 : 0) + (i & 4 ? 1 : 0)};
@@ -44,7 +44,7 @@ __host__ __device__ constexpr CodePlace PlaceOf(int thread, int step, int i) {
 // Scale and zero of a row, in the form that decoding uses.
 template <int kBits>
 struct RowGrid {
-  // Both halves the same. A scale is high + low, up to 2^-17 of it; offset is -(128 + zero), which
+  // Both halves the same. A scale is high + low, up to 2^-16 of it; offset is -(128 + zero), which
   // 8 bits hold exactly.
   __nv_bfloat162 high;
   __nv_bfloat162 low;

@@ -8,7 +8,7 @@
 // A weight is thus DecodeLinearWeight's (engine/quant/packed_linear.h) rounded to bf16, bit for bit
 // with 8 bits, and with scales of 11 significant bits, those of float16; other scales leave it
 // within 0.5 + 2^-7 units of bf16's last place of the exact product (low and its product are
-// rounded: 2^-9 and 2^-8 of a unit). Every kernel makes the same 16
+// rounded, each by at most 2^-8 of a unit). Every kernel makes the same 16
 // bits of a weight: few rows multiply what they decode in registers (MultiplyPacked), many rows
 // decode the weight into memory first (UnpackWeight) and use gemm.h.
 //
