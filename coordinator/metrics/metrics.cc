@@ -142,6 +142,8 @@ void AddWorkers(const LiveSnapshot& live, Exposition* out) {
             [](const SlotInfo&, const SlotStatus& status) { return status.memory_used_bytes; });
   each_slot("assay_slot_memory_bytes", "Memory that the slot may use; 0 is no limit of its own",
             [](const SlotInfo& info, const SlotStatus&) { return info.memory_bytes; });
+  each_slot("assay_slot_tokens_per_second", "Tokens that the slot generates a second",
+            [](const SlotInfo&, const SlotStatus& status) { return status.tokens_per_s; });
   each_slot("assay_slot_sequences", "Sequences that the slot generates now",
             [](const SlotInfo&, const SlotStatus& status) { return status.num_running; });
 }

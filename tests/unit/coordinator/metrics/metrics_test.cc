@@ -23,7 +23,9 @@ LiveWorker MakeWorker(const std::string& worker_id, bool online) {
   worker.num_units = 32;
   worker.tokens_per_s = online ? 1234.5 : 0;
   worker.slots = {{.index = 0, .memory_bytes = 100}, {.index = 1, .memory_bytes = 100}};
-  worker.slot_states = {{.index = 0, .num_running = 3, .memory_used_bytes = 70}, {.index = 1}};
+  worker.slot_states = {
+      {.index = 0, .num_running = 3, .tokens_per_s = 1234.5, .memory_used_bytes = 70},
+      {.index = 1}};
   return worker;
 }
 
@@ -66,6 +68,7 @@ TEST(MetricsTest, TellsWhatTheSnapshotTells) {
                            "assay_worker_silent_seconds{worker=\"a\"} 1.5\n",
                            "assay_worker_tokens_per_second{worker=\"a\"} 1234.5\n",
                            "assay_slot_memory_used_bytes{worker=\"a\",slot=\"0\"} 70\n",
+                           "assay_slot_tokens_per_second{worker=\"a\",slot=\"0\"} 1234.5\n",
                            "assay_database_bytes 4096\n",
                            "assay_wal_bytes 512\n",
                            "assay_samples_stored 99\n",
