@@ -1,9 +1,10 @@
 // The example models on the GPU, with plain and quantized caches, against Hugging Face transformers
 // and the CPU backend.
 //
-// The GPU stores activations in bf16. How far that takes log-probabilities from float32's, the CPU
-// shows when it rounds as the GPU does: it is the yardstick for each bound here. A quantized cache
-// makes both lumpy: where a key's last bits differ, its code may, and all that attends to it.
+// The GPU stores activations in bf16, and decodes packed weights to it. How far that takes
+// log-probabilities from float32's, the CPU shows when it rounds as the GPU does: it is the
+// yardstick for each bound here. A quantized cache makes both lumpy: where a key's last bits
+// differ, its code may, and all that attends to it.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -119,7 +120,11 @@ class CudaReferenceTest : public ::testing::TestWithParam<QuantizedCell> {
     ASSERT_OK_AND_ASSIGN(const std::string model_dir,
                          testing::MakeCell(GetParam(), directory_.path()));
     exact_ = Load(model_dir, kExact);
-    rounded_ = Load(model_dir, kRounded);
+    std::string rounded_dir = model_dir;
+    if (GetParam().method == "rtn") {
+      ASSERT_OK_AND_ASSIGN(rounded_dir, testing::DecodeToBf16(model_dir, directory_.path()));
+    }
+    rounded_ = Load(rounded_dir, kRounded);
     cuda_ = Load(model_dir, kCuda);
     ASSERT_TRUE(exact_ && rounded_ && cuda_);
     // Their ids are those of every cell of the model.
@@ -201,12 +206,17 @@ INSTANTIATE_TEST_SUITE_P(
     Cells, CudaReferenceTest,
     ::testing::Values(
         QuantizedCell{"tiny-qwen2-1m", "bf16", "bf16", "16-16-16"},
+        QuantizedCell{"tiny-qwen2-1m", "rtn-4", "rtn", "4-16-16"},
+        QuantizedCell{"tiny-qwen2-1m", "rtn-3", "rtn", "3-16-16"},
         QuantizedCell{"tiny-qwen2-1m", "kvquant-4-pre-bias", "kvquant_star", "16-16-4", true},
         QuantizedCell{"tiny-qwen2-1m", "kvquant-3-pre-bias", "kvquant_star", "16-16-3", true},
         QuantizedCell{"tiny-qwen2-1m", "kvquant-4", "kvquant_star", "16-16-4"},
         QuantizedCell{"tiny-qwen2-1m", "quarot-4", "quarot", "16-16-4"},
         QuantizedCell{"tiny-qwen2-1m", "", "quarot", "16-16-8"},
         QuantizedCell{"tiny-llama-5m", "bf16", "bf16", "16-16-16"},
+        QuantizedCell{"tiny-llama-5m", "rtn-4", "rtn", "4-16-16"},
+        QuantizedCell{"tiny-llama-5m", "rtn-3", "rtn", "3-16-16"},
+        QuantizedCell{"tiny-llama-5m", "rtn-2", "rtn", "2-16-16"},
         QuantizedCell{"tiny-llama-5m", "kvquant-4", "kvquant_star", "16-16-4"},
         QuantizedCell{"tiny-llama-5m", "", "kvquant_star", "16-16-3"},
         QuantizedCell{"tiny-llama-5m", "quarot-4", "quarot", "16-16-4"},

@@ -1,17 +1,25 @@
 #include "tests/golden/quantized_cells.h"
 
 #include <algorithm>
+#include <bit>
 #include <cctype>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "base/status.h"
+#include "engine/model/config.h"
+#include "engine/model/linears.h"
+#include "engine/quant/description.h"
+#include "engine/quant/packed_linear.h"
 #include "engine/quant/quantize.h"
 #include "engine/runtime/engine.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "engine/weights/checkpoint.h"
 #include "tests/testing/paths.h"
 
 namespace assay::engine::testing {
@@ -67,6 +75,43 @@ absl::StatusOr<std::string> MakeCell(const QuantizedCell& cell, const std::strin
   };
   ASSAY_RETURN_IF_ERROR(Quantize(request));
   return request.output_dir;
+}
+
+absl::StatusOr<std::string> DecodeToBf16(const std::string& artifact_dir,
+                                         const std::string& directory) {
+  ASSAY_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(artifact_dir));
+  ASSAY_ASSIGN_OR_RETURN(const QuantDescription description, LoadDescription(artifact_dir));
+  ASSAY_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(artifact_dir));
+  std::vector<TensorToWrite> tensors;
+  std::set<std::string> decoded;  // the names under which packed tensors stand
+  for (const LinearInfo& linear : QuantizableLinears(config)) {
+    const auto spec = description.linears.find(linear.name);
+    if (spec == description.linears.end()) continue;
+    ASSAY_ASSIGN_OR_RETURN(const std::vector<float> weight,
+                           DecodeLinearWeight(*checkpoint, linear.name, spec->second,
+                                              linear.out_features, linear.in_features));
+    TensorToWrite tensor = {.name = linear.name + ".weight",
+                            .dtype = DType::kBF16,
+                            .shape = {linear.out_features, linear.in_features}};
+    for (const float value : weight) {
+      const uint32_t bits = std::bit_cast<uint32_t>(value);
+      const auto half = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+      tensor.bytes.append(reinterpret_cast<const char*>(&half), sizeof(half));
+    }
+    tensors.push_back(std::move(tensor));
+    for (const char* part : {".qweight", ".scale", ".zero"}) decoded.insert(linear.name + part);
+  }
+  for (const std::string& name : checkpoint->names()) {
+    if (decoded.contains(name)) continue;
+    ASSAY_ASSIGN_OR_RETURN(const TensorView view, checkpoint->Find(name));
+    tensors.push_back(
+        {.name = name, .dtype = view.dtype, .shape = view.shape, .bytes = {}, .view = view.bytes});
+  }
+  const std::string model_dir = directory + "/decoded";
+  std::filesystem::create_directory(model_dir);
+  std::filesystem::copy_file(artifact_dir + "/config.json", model_dir + "/config.json");
+  ASSAY_RETURN_IF_ERROR(WriteSafetensors(model_dir + "/model.safetensors", tensors));
+  return model_dir;
 }
 
 std::vector<ReferenceSequence> ReadReference(const QuantizedCell& cell) {

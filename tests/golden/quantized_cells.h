@@ -24,6 +24,11 @@ struct QuantizedCell {
 // The folder to run: the model's, or an artifact made in `directory`.
 absl::StatusOr<std::string> MakeCell(const QuantizedCell& cell, const std::string& directory);
 
+// Of an artifact whose linears are quantized and whose cache is not: a plain model in `directory`
+// with each weight decoded and rounded to bf16, as a GPU multiplies it.
+absl::StatusOr<std::string> DecodeToBf16(const std::string& artifact_dir,
+                                         const std::string& directory);
+
 // A teacher-forced sequence: target_logprobs[i] is that of ids[i + 1].
 struct ReferenceSequence {
   std::vector<int32_t> ids;
