@@ -1,11 +1,8 @@
 #include "engine/decoder/cuda_gang.h"
 
-#include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <utility>
 
@@ -19,15 +16,6 @@ namespace {
 
 // For ranks whose waits were ended to come back.
 constexpr absl::Duration kGrace = absl::Seconds(10);
-// How often threads look for each other before they sleep, half a millisecond or so: to be woken
-// takes some 100 us where a step takes a few thousand, and between the steps of a busy engine less.
-constexpr int kLooks = 1000;
-
-template <typename IsReady>
-void LookFor(const IsReady& is_ready) {
-  for (int look = 0; look < kLooks && !is_ready(); ++look) std::this_thread::yield();
-}
-
 bool UsesPeerAccess(const CudaRunnerOptions& options) {
   switch (options.transport) {
     case GangTransport::kPeer:
@@ -41,28 +29,6 @@ bool UsesPeerAccess(const CudaRunnerOptions& options) {
 }
 
 }  // namespace
-
-struct CudaGang::Exchange {
-  explicit Exchange(size_t size) : done(size, true) {}
-
-  absl::Mutex mutex;
-  uint64_t round ABSL_GUARDED_BY(mutex) = 0;
-  const Body* body ABSL_GUARDED_BY(mutex) = nullptr;
-  std::vector<bool> done ABSL_GUARDED_BY(mutex);  // by rank
-  int first_failed ABSL_GUARDED_BY(mutex) = -1;
-  absl::Status failure ABSL_GUARDED_BY(mutex);
-  bool stops ABSL_GUARDED_BY(mutex) = false;
-  // For those who look without waiting, hints at what the mutex guards.
-  std::atomic<uint64_t> latest_round = 0;
-  std::atomic<int> num_pending = 0;
-
-  bool AllDone() const ABSL_SHARED_LOCKS_REQUIRED(mutex) {
-    return std::ranges::all_of(done, [](bool one) { return one; });
-  }
-  bool AllDoneOrFailed() const ABSL_SHARED_LOCKS_REQUIRED(mutex) {
-    return first_failed >= 0 || AllDone();
-  }
-};
 
 absl::StatusOr<std::unique_ptr<CudaGang>> CudaGang::Load(const std::string& model_dir,
                                                          const CudaRunnerOptions& options,
@@ -100,7 +66,7 @@ absl::StatusOr<std::unique_ptr<CudaGang>> CudaGang::Load(const std::string& mode
   }
   if (size > 1) {
     ASSAY_RETURN_IF_ERROR(gang->Connect(options, window_bytes));
-    gang->StartThreads();
+    gang->threads_ = std::make_unique<RankThreads>(size);
   }
   // From a cold disk that takes minutes, and nobody waits for another rank.
   ASSAY_RETURN_IF_ERROR(gang->ForEach(
@@ -127,89 +93,44 @@ absl::Status CudaGang::Connect(const CudaRunnerOptions& options,
   return absl::OkStatus();
 }
 
-void CudaGang::StartThreads() {
-  exchange_ = std::make_shared<Exchange>(ranks_.size());
-  for (int number = 0; number < size(); ++number) {
-    threads_.emplace_back([this, number, exchange = exchange_] {
-      const auto index = static_cast<size_t>(number);
-      uint64_t seen = 0;
-      for (;;) {
-        const Body* body = nullptr;
-        LookFor([&] { return exchange->latest_round.load() != seen; });
-        {
-          absl::MutexLock lock(&exchange->mutex);
-          const auto is_called = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-            return exchange->stops || exchange->round != seen;
-          };
-          exchange->mutex.Await(absl::Condition(&is_called));
-          if (exchange->stops) return;
-          seen = exchange->round;
-          body = exchange->body;
-        }
-        const absl::Status status = (*body)(*ranks_[index], number);
-        absl::MutexLock lock(&exchange->mutex);
-        exchange->done[index] = true;
-        if (!status.ok() && exchange->first_failed < 0) {
-          exchange->first_failed = number;
-          exchange->failure = status;
-        }
-        --exchange->num_pending;
-      }
-    });
-  }
-}
-
 absl::Status CudaGang::ForEach(const Body& body, absl::Duration timeout) {
   ASSAY_RETURN_IF_ERROR(failure_);
-  if (threads_.empty()) return body(*ranks_[0], 0);
-  Exchange* const exchange = exchange_.get();
-  {
-    absl::MutexLock lock(&exchange_->mutex);
-    exchange_->body = &body;
-    std::fill(exchange_->done.begin(), exchange_->done.end(), false);
-    exchange_->num_pending = size();
-    exchange_->latest_round = ++exchange_->round;
-  }
-  LookFor([&] { return exchange->num_pending.load() == 0; });
-  absl::MutexLock lock(&exchange_->mutex);
-  exchange_->mutex.AwaitWithTimeout(absl::Condition(exchange, &Exchange::AllDoneOrFailed), timeout);
-  if (exchange_->AllDone() && exchange_->first_failed < 0) return absl::OkStatus();
-
-  if (exchange_->first_failed >= 0) {
-    failure_ = absl::Status(exchange_->failure.code(),
-                            fmt::format("{}: {}", NameOf(exchange_->first_failed),
-                                        std::string(exchange_->failure.message())));
-  } else {
-    std::string silent;
-    for (int rank = 0; rank < size(); ++rank) {
-      if (exchange_->done[static_cast<size_t>(rank)]) continue;
-      silent += (silent.empty() ? "" : ", ") + NameOf(rank);
-      const absl::Status health = communicators_[static_cast<size_t>(rank)]->Health();
-      if (!health.ok()) silent += fmt::format(" [{}]", std::string(health.message()));
-    }
-    failure_ = Internal("no answer within {} from {}; the gang is given up",
-                        absl::FormatDuration(timeout), silent);
-  }
+  if (threads_ == nullptr) return body(*ranks_[0], 0);
+  const RankThreads::Outcome outcome =
+      threads_->Run([&](int number) { return body(rank(number), number); }, timeout);
+  if (outcome.ok()) return absl::OkStatus();
+  failure_ = Describe(outcome, timeout);
   communicators_[0]->Abort();
   const bool is_load = timeout == absl::InfiniteDuration();
-  exchange_->mutex.AwaitWithTimeout(absl::Condition(exchange, &Exchange::AllDone),
-                                    is_load ? timeout : kGrace);
+  threads_->WaitForAll(is_load ? timeout : kGrace);
   return failure_;
 }
 
-CudaGang::~CudaGang() {
-  if (threads_.empty()) return;
-  {
-    absl::MutexLock lock(&exchange_->mutex);
-    exchange_->stops = true;
-    if (!exchange_->AllDone()) {
-      // A thread that waits for a dead GPU comes back never, and what it holds cannot be freed
-      // under it. The failure has been answered; all that is left to do is what INTERNAL announced.
-      LogWith(spdlog::level::critical, {}, "a rank does not come back: the process ends");
-      std::_Exit(EXIT_FAILURE);
-    }
+absl::Status CudaGang::Describe(const RankThreads::Outcome& outcome, absl::Duration timeout) {
+  if (outcome.failed_rank >= 0) {
+    return absl::Status(
+        outcome.failure.code(),
+        fmt::format("{}: {}", NameOf(outcome.failed_rank), std::string(outcome.failure.message())));
   }
-  for (std::thread& thread : threads_) thread.join();
+  std::string silent;
+  for (const int rank : outcome.silent) {
+    silent += (silent.empty() ? "" : ", ") + NameOf(rank);
+    const absl::Status health = communicators_[static_cast<size_t>(rank)]->Health();
+    if (!health.ok()) silent += fmt::format(" [{}]", std::string(health.message()));
+  }
+  return Internal("no answer within {} from {}; the gang is given up",
+                  absl::FormatDuration(timeout), silent);
+}
+
+CudaGang::~CudaGang() {
+  if (threads_ == nullptr) return;
+  if (!threads_->WaitForAll(absl::ZeroDuration())) {
+    // A thread that waits for a dead GPU comes back never, and what it holds cannot be freed under
+    // it. The failure has been answered; all that is left to do is what INTERNAL announced.
+    LogWith(spdlog::level::critical, {}, "a rank does not come back: the process ends");
+    std::_Exit(EXIT_FAILURE);
+  }
+  threads_.reset();
   // Graphs go before what they use; a communicator that goes first may hang.
   ranks_.clear();
 }

@@ -16,13 +16,13 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "engine/decoder/cuda_model.h"
 #include "engine/decoder/cuda_rank.h"
 #include "engine/decoder/cuda_runner.h"
 #include "engine/parallel/communicator.h"
+#include "engine/parallel/rank_threads.h"
 
 namespace assay::engine::cuda {
 
@@ -46,12 +46,10 @@ class CudaGang {
   absl::Status ForEach(const Body& body) { return ForEach(body, timeout_); }
 
  private:
-  struct Exchange;  // between the caller and the ranks' threads
-
   explicit CudaGang(absl::Duration timeout) : timeout_(timeout) {}
   absl::Status ForEach(const Body& body, absl::Duration timeout);
   absl::Status Connect(const CudaRunnerOptions& options, const std::vector<int64_t>& window_bytes);
-  void StartThreads();
+  absl::Status Describe(const RankThreads::Outcome& outcome, absl::Duration timeout);
   std::string NameOf(int rank) const;
 
   const absl::Duration timeout_;
@@ -59,8 +57,7 @@ class CudaGang {
   std::vector<CudaModelPlan> plans_;  // by rank, as all below
   Communicators communicators_;       // none for one GPU; dies after the graphs of the ranks
   std::vector<std::unique_ptr<CudaRank>> ranks_;
-  std::shared_ptr<Exchange> exchange_;
-  std::vector<std::thread> threads_;
+  std::unique_ptr<RankThreads> threads_;  // likewise
   absl::Status failure_;
 };
 

@@ -1,9 +1,8 @@
 #include "engine/parallel/in_process/in_process_communicator.h"
 
-#include <absl/base/thread_annotations.h>
-#include <absl/synchronization/mutex.h>
-
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "base/status.h"
@@ -18,35 +17,30 @@ class Barrier {
 
   // False when it was ended.
   bool Wait() {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock lock(mutex_);
     const uint64_t round = round_;
     if (++num_waiting_ == size_) {
       num_waiting_ = 0;
       ++round_;
+      changed_.notify_all();
     }
-    struct Condition {
-      const Barrier* barrier;
-      uint64_t round;
-    } const condition = {this, round};
-    mutex_.Await(absl::Condition(
-        +[](const Condition* c) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-          return c->barrier->ended_ || c->barrier->round_ != c->round;
-        },
-        &condition));
+    changed_.wait(lock, [&] { return ended_ || round_ != round; });
     return !ended_;
   }
 
   void End() {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     ended_ = true;
+    changed_.notify_all();
   }
 
  private:
   const int size_;
-  absl::Mutex mutex_;
-  int num_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t round_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int num_waiting_ = 0;
+  uint64_t round_ = 0;
+  bool ended_ = false;
 };
 
 struct Group {
