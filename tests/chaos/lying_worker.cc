@@ -312,7 +312,8 @@ class Liar {
       for (int i = 0; i < 3; ++i) stream_->Write(request);
       ++lies_.refused["another worker's failure"];  // the round looks for it at its end
     }
-    const auto done = FindUnit(system_->database(), "u.state = 3");
+    // Under a lease that still runs it would be another worker's lease once more.
+    const auto done = FindUnit(system_->database(), "u.state = 3 AND l.ended_time_us IS NOT NULL");
     if (done) {
       MustFence("a stored sample's place", WrongAnswer(*done));
       KnownUnit under_own = *done;
