@@ -144,12 +144,12 @@ void MeasureViews(const std::string& dir, int64_t num_rows) {
   };
   for (const char* sql :
        {"SELECT * FROM v_cell", "SELECT * FROM v_cell", "SELECT * FROM v_cell WHERE cell_id = 3",
-        "SELECT cell_id, count(*), sum(flip = 'harmful') FROM v_paired"
-        " WHERE sweep_id = 'sweep-bench' GROUP BY cell_id",
-        "SELECT correct, baseline_correct, count(*) FROM v_paired WHERE cell_id = 3"
-        " GROUP BY correct, baseline_correct",
-        "SELECT cell_id, level, count(*), sum(flip = 'harmful') FROM v_paired GROUP BY cell_id,"
-        " level",
+        ("SELECT cell_id, count(*), sum(flip = 'harmful') FROM v_paired"
+         " WHERE sweep_id = 'sweep-bench' GROUP BY cell_id"),
+        ("SELECT correct, baseline_correct, count(*) FROM v_paired WHERE cell_id = 3"
+         " GROUP BY correct, baseline_correct"),
+        ("SELECT cell_id, level, count(*), sum(flip = 'harmful') FROM v_paired GROUP BY cell_id,"
+         " level"),
         "SELECT * FROM v_difficulty", "SELECT * FROM v_length", "SELECT * FROM v_latency",
         "SELECT * FROM v_attempt", "SELECT * FROM v_provenance", "SELECT count(*) FROM v_sample",
         "SELECT avg(e2e_us) FROM v_sample WHERE cell_id = 3",
