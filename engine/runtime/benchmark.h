@@ -1,4 +1,4 @@
-// The engine's benchmark for those who may see the runtime alone: see cuda_benchmark.h.
+// The engine's benchmark for those who may see the runtime alone: see decoder/cuda/benchmark.h.
 #pragma once
 
-#include "engine/decoder/cuda_benchmark.h"  // IWYU pragma: export
+#include "engine/decoder/cuda/benchmark.h"  // IWYU pragma: export

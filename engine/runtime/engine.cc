@@ -7,9 +7,9 @@
 
 #include "base/numerics_version.h"
 #include "base/status.h"
-#include "engine/decoder/cpu_model.h"
-#include "engine/decoder/cpu_runner.h"
-#include "engine/decoder/cuda_runner.h"
+#include "engine/decoder/cpu/cpu_model.h"
+#include "engine/decoder/cpu/cpu_runner.h"
+#include "engine/decoder/cuda/cuda_runner.h"
 #include "engine/decoder/model_runner.h"
 #include "engine/scheduler/scheduler.h"
 

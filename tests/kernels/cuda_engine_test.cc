@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "engine/decoder/cuda_memory_plan.h"
+#include "engine/decoder/cuda/memory_plan.h"
 #include "engine/kernels/cuda/device.h"
 #include "tests/kernels/cuda_fixture.h"
 #include "tests/kernels/engine_cases.h"

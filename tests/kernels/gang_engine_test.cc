@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <map>
 
-#include "engine/decoder/cuda_gang.h"
-#include "engine/decoder/cuda_runner.h"
+#include "engine/decoder/cuda/cuda_gang.h"
+#include "engine/decoder/cuda/cuda_runner.h"
 #include "engine/kernels/cuda/device.h"
 #include "engine/parallel/peer/peer_communicator.h"
 #include "engine/quant/quantize.h"

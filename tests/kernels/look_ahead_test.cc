@@ -2,7 +2,7 @@
 // is what they yield without either.
 #include <gtest/gtest.h>
 
-#include "engine/decoder/cuda_block_swap.h"
+#include "engine/decoder/cuda/block_swap.h"
 #include "engine/kernels/cuda/kv_pages.h"
 #include "engine/kernels/cuda/random_fill.h"
 #include "tests/kernels/cuda_fixture.h"

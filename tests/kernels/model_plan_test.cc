@@ -4,7 +4,7 @@
 #include <fstream>
 #include <string>
 
-#include "engine/decoder/cuda_model.h"
+#include "engine/decoder/cuda/cuda_model.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 

@@ -1,4 +1,4 @@
-#include "engine/decoder/weight_upload.h"
+#include "engine/decoder/cuda/weight_upload.h"
 
 #include <gtest/gtest.h>
 

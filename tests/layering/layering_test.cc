@@ -90,7 +90,7 @@ const std::vector<Door>& Doors() {
       {"^sqlite3\\.h$", {"storage/sqlite"}},
       {"^nccl\\.h$", {"engine/parallel/nccl"}},
       {"^cu(da|blas).*\\.h$",
-       {"engine/kernels/cuda", "engine/parallel", "engine/decoder", "tests/kernels"}},
+       {"engine/kernels/cuda", "engine/parallel", "engine/decoder/cuda", "tests/kernels"}},
       {"^yaml-cpp/", {"coordinator/spec"}},
       {"^pcre2\\.h$", {"engine/tokenizer"}},
       {"^utf8proc\\.h$", {"engine/tokenizer", "cli"}},

@@ -1,5 +1,5 @@
 // The CPU backend against a second implementation, and against itself under other batches.
-#include "engine/decoder/cpu_runner.h"
+#include "engine/decoder/cpu/cpu_runner.h"
 
 #include <gtest/gtest.h>
 
