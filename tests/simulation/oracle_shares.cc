@@ -179,7 +179,9 @@ void Oracle::CheckStopped(const Scheduler& scheduler,
                               Name({lease.cell_id, units.ItemOf(index), units.RepeatOf(index)})));
     }
   }
-  for (const auto& [worker_id, lease_id] : batch_foreign_) {
+  for (const auto& entry : batch_foreign_) {
+    const std::string& worker_id = entry.first;
+    const std::string& lease_id = entry.second;
     const bool told = std::ranges::any_of(messages, [&](const OutgoingMessage& message) {
       const auto* const revoke = std::get_if<RevokeMessage>(&message.body);
       return revoke != nullptr && message.worker_id == worker_id && revoke->lease_id == lease_id &&
