@@ -21,7 +21,6 @@ using coordinator::Scheduler;
 using coordinator::SlotShape;
 using coordinator::SweepEntry;
 using coordinator::UnitStatus;
-using storage::UnitId;
 using storage::sqlite::Row;
 
 namespace {
