@@ -108,8 +108,9 @@ TEST_F(QuantizeTest, RtnPutsEveryWeightOnItsGroupsGrid) {
       std::vector<float> expected = Weight(linear);
       for (int row = 0; row < linear.out_features; ++row) {
         for (int at = 0; at < linear.in_features; at += 32) {
+          const int64_t begin = int64_t{row} * linear.in_features + at;
           RoundToOwnGrid(std::span(expected).subspan(
-                             static_cast<size_t>(row * linear.in_features + at),
+                             static_cast<size_t>(begin),
                              static_cast<size_t>(std::min(32, linear.in_features - at))),
                          {.bit_width = bits, .min_range = 1e-5f});
         }
