@@ -138,9 +138,9 @@ class Model : public testing::SchedulerHarness {
         if (Below(10) == 0) {
           Play([&](Actions* actions) { scheduler().CancelSweep(1 + Below(3), actions); });
         } else if (!scheduler().cells().empty()) {
-          const auto& [cell_id, cell] = *scheduler().cells().begin();
+          const auto first = scheduler().cells().begin();
           Play([&](Actions*) {
-            scheduler().RequeueUnit({cell_id, Below(cell.spec.num_items), 0});
+            scheduler().RequeueUnit({first->first, Below(first->second.spec.num_items), 0});
           });
         }
         break;
@@ -151,7 +151,9 @@ class Model : public testing::SchedulerHarness {
   }
 
   void FinishAllJobs() {
-    for (const auto& [job_id, job] : std::map(scheduler().jobs())) {
+    for (const auto& entry : std::map(scheduler().jobs())) {
+      const int64_t job_id = entry.first;
+      const JobEntry& job = entry.second;
       if (job.status != JobStatus::kLeased) continue;
       const int64_t artifact = job.spec.load.artifact_id;
       if (Below(4) == 0) {

@@ -19,7 +19,7 @@ namespace {
 std::vector<double> Drops(int n, int harmful, int beneficial) {
   std::vector<double> drops(static_cast<size_t>(n), 0.0);
   for (int i = 0; i < harmful; ++i) drops[static_cast<size_t>(i)] = 1;
-  for (int i = 0; i < beneficial; ++i) drops[static_cast<size_t>(harmful + i)] = -1;
+  for (int i = harmful; i < harmful + beneficial; ++i) drops[static_cast<size_t>(i)] = -1;
   return drops;
 }
 
