@@ -13,7 +13,6 @@ namespace {
 using absl::StatusCode;
 using assay::testing::IsError;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 struct Answer {
   std::vector<std::string> columns;

@@ -7,7 +7,6 @@ namespace {
 
 using absl::StatusCode;
 using assay::testing::IsError;
-using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
 TEST(TextCodecTest, TextsComeBackAndGetSmaller) {
