@@ -15,7 +15,7 @@ template <typename Unit>                                         // what a threa
 __global__ void GatherKernel(const int32_t* __restrict__ ids,    // [rows]
                              const int32_t* __restrict__ drawn,  // or null
                              const Unit* __restrict__ table,     // [vocab, units_per_row]
-                             Unit* __restrict__ out,           // [rows, units_per_row]
+                             Unit* __restrict__ out,             // [rows, units_per_row]
                              int units_per_row, int vocab_size) {
   LetNextKernelStart();
   WaitForKernelsBefore();

@@ -12,10 +12,10 @@
 // A result is the same for every width: wgmma sums 16 products into each element of d, in the order
 // in which it is issued, and chunks are the same for every width.
 //
-// Bound: the bytes of the weight. 132 multiprocessors need 20 KB each in flight to hide a microsecond
-// at 3 TB/s; rings are as deep as shared memory allows, for what is fetched before the inputs are
-// there is won. From 128 rows on the inputs, which every block fetches from the second-level cache,
-// are as many bytes again.
+// Bound: the bytes of the weight. 132 multiprocessors need 20 KB each in flight to hide a
+// microsecond at 3 TB/s; rings are as deep as shared memory allows, for what is fetched before the
+// inputs are there is won. From 128 rows on the inputs, which every block fetches from the
+// second-level cache, are as many bytes again.
 #pragma once
 
 #include <cooperative_groups.h>

@@ -168,13 +168,13 @@ class CommandsTest : public ::testing::Test {
 TEST_F(CommandsTest, PlanSaysCellsUnitsCacheHitsTokensAndTime) {
   const CommandResult plan = Assay({"sweep", "plan", "-"}, "name: demo\n");
   EXPECT_EQ(plan.exit_code, 0) << plan.err;
-  EXPECT_EQ(
-      plan.out,
-      "model  method  bits     benchmark  items  repeats  units  stored  artifact  tokens\n"
-      "-----  ------  -------  ---------  -----  -------  -----  ------  --------  ------\n"
-      "tiny   rtn     4-16-16  arith500     100        1    100      25  to make   ~7.50k\n"
-      "\n"
-      "demo: 1 cell on cpu-2, 100 units (25 stored already), 1 quantize job, ~7.50k tokens, ~1m 12s\n");
+  EXPECT_EQ(plan.out,
+            "model  method  bits     benchmark  items  repeats  units  stored  artifact  tokens\n"
+            "-----  ------  -------  ---------  -----  -------  -----  ------  --------  ------\n"
+            "tiny   rtn     4-16-16  arith500     100        1    100      25  to make   ~7.50k\n"
+            "\n"
+            "demo: 1 cell on cpu-2, 100 units (25 stored already), 1 quantize job, ~7.50k tokens, "
+            "~1m 12s\n");
   EXPECT_EQ(plan.err, "warning: careful\\x1b[2J\n");
   EXPECT_EQ(Json::parse(Assay({"sweep", "plan", "-", "--json"}, "x").out)["num_units"], 100);
 }
