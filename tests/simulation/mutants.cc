@@ -84,10 +84,8 @@ void CountMutation() { ++g_num_mutations; }
 
 // The linker sends every sqlite3_prepare_v3 of this program here; the names are of its --wrap.
 extern "C" {
-// NOLINTNEXTLINE(bugprone-reserved-identifier)
 int __real_sqlite3_prepare_v3(sqlite3* db, const char* sql, int size, unsigned int flags,
                               sqlite3_stmt** statement, const char** tail);
-// NOLINTNEXTLINE(bugprone-reserved-identifier)
 int __wrap_sqlite3_prepare_v3(sqlite3* db, const char* sql, int size, unsigned int flags,
                               sqlite3_stmt** statement, const char** tail) {
   using namespace assay::simulation;

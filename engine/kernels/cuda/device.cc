@@ -99,7 +99,7 @@ absl::Status BeginCapture(cudaStream_t stream) {
                     "cudaStreamBeginCapture");
 }
 
-absl::StatusOr<Graph> EndCapture(cudaStream_t stream, absl::Status body) {
+absl::StatusOr<Graph> EndCapture(cudaStream_t stream, const absl::Status& body) {
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
   const std::unique_ptr<CUgraph_st, Releaser<cudaGraphDestroy>> owner(graph);

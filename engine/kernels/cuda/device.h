@@ -78,7 +78,7 @@ namespace internal {
 absl::StatusOr<void*> AllocateDevice(size_t bytes);
 absl::StatusOr<void*> AllocatePinned(size_t bytes);
 absl::Status BeginCapture(cudaStream_t stream);
-absl::StatusOr<Graph> EndCapture(cudaStream_t stream, absl::Status body);
+absl::StatusOr<Graph> EndCapture(cudaStream_t stream, const absl::Status& body);
 }  // namespace internal
 
 // `size` elements in device memory, uninitialized.

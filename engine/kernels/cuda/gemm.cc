@@ -44,7 +44,8 @@ absl::Status Describe(const GemmShape& shape, int num_rows, const __nv_bfloat16*
     ASSAY_RETURN_IF_CUBLAS_ERROR(cublasLtMatmulDescSetAttribute(
         &problem->operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof(bias_type)));
     ASSAY_RETURN_IF_CUBLAS_ERROR(cublasLtMatmulDescSetAttribute(
-        &problem->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
+        &problem->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+        sizeof(bias)));  // NOLINT(bugprone-sizeof-expression): a pointer is what it takes
   }
   const auto out = static_cast<uint64_t>(shape.out_features);
   const auto in = static_cast<uint64_t>(shape.in_features);
