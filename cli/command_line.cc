@@ -22,7 +22,8 @@ constexpr char kFooter[] =
     "`assay compare` ends with its verdict: 0 lossless, 1 risky, 2 undecided, 3 fair.";
 
 int Fail(const std::string& message, int exit_code) {
-  fmt::print(stderr, "assay: {}\n", SanitizeLine(message));
+  // A spec's errors come a line each.
+  fmt::print(stderr, "assay: {}\n", SanitizeText(message));
   return exit_code;
 }
 

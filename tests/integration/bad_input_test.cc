@@ -86,6 +86,10 @@ INSTANTIATE_TEST_SUITE_P(
                   "name: x\nmodels: [{name: tiny-qwen2-1m}]\nbenchmarks: [arith500]\n"
                   "sampling: {top_p: 1.5}\n",
                   "top_p"},
+        WrongSpec{
+            "SeveralErrorsALineEach",
+            "name: demo\ndevice: cdua\nmodels: [tiny-qwen2-1m]\nbenchmarks: [arith500]\nseed: 1\n",
+            "must be cpu or cuda\nwrong.yaml:5:1"},
         WrongSpec{"NotYaml", "name: [x\n", "wrong.yaml"}, WrongSpec{"Empty", "", "wrong.yaml"}),
     [](const auto& instance) { return std::string(instance.param.name); });
 
