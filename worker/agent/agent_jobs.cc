@@ -82,7 +82,11 @@ void Agent::FinishJob(const v1::JobGrant& job, const JobFolders& folders, absl::
   request.set_epoch(job.epoch());
   request.set_duration_us(absl::ToInt64Microseconds(duration));
   if (status.ok()) {
+    // From before it is in its place: another slot may be making room.
+    const std::string user = fmt::format("job {}", job.job_id());
+    models_->Keep(job.quantize().model().artifact_key(), user);
     status = PublishJob(job, folders, &request);
+    models_->LetGo(user);
     infrastructure = true;  // the quantizer did its part
   } else if (!folders.output_dir.empty()) {
     std::error_code ignored;
@@ -109,13 +113,8 @@ absl::Status Agent::PublishJob(const v1::JobGrant& job, const JobFolders& folder
   }
   request->set_artifact_key(key);
   request->set_artifact_manifest_sha256(manifest.manifest_sha256);
-  const std::string user = fmt::format("job {}", job.job_id());
-  models_->Keep(key, user);
-  const absl::Status uploaded = RetryWhileAway("uploading artifact " + key.substr(0, 12), [&] {
-    return client_->UploadArtifact(*artifacts_, key);
-  });
-  models_->LetGo(user);
-  return uploaded;
+  return RetryWhileAway("uploading artifact " + key.substr(0, 12),
+                        [&] { return client_->UploadArtifact(*artifacts_, key); });
 }
 
 void Agent::CompleteJob(v1::CompleteJobRequest request) {
