@@ -69,7 +69,8 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::ReportSamples(grpc::CallbackServerC
                        }
                      }
                      reactor->Finish(ToGrpc(committed.ok() ? outcomes->status() : committed));
-                   });
+                   },
+                   request->ByteSizeLong());
   return reactor;
 }
 

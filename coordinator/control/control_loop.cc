@@ -44,11 +44,14 @@ void ControlLoop::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void ControlLoop::Post(Work work, Done done) {
+void ControlLoop::Post(Work work, Done done, size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
-    if (running_ && queue_.size() < options_.max_queue) {
-      queue_.push_back({std::move(work), std::move(done)});
+    const bool has_room = queue_.size() < options_.max_queue &&
+                          (queue_bytes_ == 0 || queue_bytes_ + bytes <= options_.max_queue_bytes);
+    if (running_ && has_room) {
+      queue_.push_back({std::move(work), std::move(done), bytes});
+      queue_bytes_ += bytes;
       changed_.notify_one();
       return;
     }
@@ -121,21 +124,24 @@ std::vector<ControlLoop::Item> ControlLoop::WaitForBatch() {
   std::vector<Item> items;
   std::unique_lock lock(mutex_);
   changed_.wait_until(lock, next_tick_, [this] { return !queue_.empty() || !running_; });
-  while (!queue_.empty() && items.size() < static_cast<size_t>(options_.max_batch)) {
-    items.push_back(std::move(queue_.front()));
+  TakeWaiting(&items);
+  return items;
+}
+
+// With mutex_ held.
+void ControlLoop::TakeWaiting(std::vector<Item>* items) {
+  while (!queue_.empty() && items->size() < static_cast<size_t>(options_.max_batch)) {
+    queue_bytes_ -= queue_.front().bytes;
+    items->push_back(std::move(queue_.front()));
     queue_.pop_front();
   }
-  return items;
 }
 
 // More of what has come meanwhile, as long as the batch has room.
 bool ControlLoop::TakeMore(std::vector<Item>* items) {
   const std::lock_guard lock(mutex_);
   const size_t before = items->size();
-  while (!queue_.empty() && items->size() < static_cast<size_t>(options_.max_batch)) {
-    items->push_back(std::move(queue_.front()));
-    queue_.pop_front();
-  }
+  TakeWaiting(items);
   return items->size() > before;
 }
 

@@ -41,6 +41,9 @@ class ControlLoop {
     absl::Duration max_gather = absl::Milliseconds(20);
     absl::Duration tick_interval = absl::Seconds(1);
     size_t max_queue = 4096;
+    // Of what is posted with its size. Reports of a large fleet that come all at once, after this
+    // process was away, must not fill the machine's memory: the rest waits in the workers' spools.
+    size_t max_queue_bytes = size_t{256} << 20;
     // A snapshot younger than this is given out again.
     absl::Duration snapshot_age = absl::Milliseconds(200);
   };
@@ -55,8 +58,9 @@ class ControlLoop {
   void Stop();
 
   // `done` gets UNAVAILABLE, at once and on the caller's thread, when the queue is full or the loop
-  // has stopped: the caller tries again later.
-  void Post(Work work, Done done);
+  // has stopped: the caller tries again later. `bytes`: what the work holds on to until it is done,
+  // where that is much. One piece of any size finds room in an empty queue.
+  void Post(Work work, Done done, size_t bytes = 0);
 
   // Posts and waits for the commit. Not on the control thread and not in a gRPC callback.
   absl::Status Run(Work work);
@@ -69,10 +73,12 @@ class ControlLoop {
   struct Item {
     Work work;
     Done done;
+    size_t bytes = 0;
   };
 
   void Loop();
   std::vector<Item> WaitForBatch();
+  void TakeWaiting(std::vector<Item>* items);
   void RunBatch(std::vector<Item> items);
   bool TakeMore(std::vector<Item>* items);
   void Checkpoint();
@@ -84,9 +90,10 @@ class ControlLoop {
 
   using SteadyTime = std::chrono::steady_clock::time_point;
 
-  std::mutex mutex_;  // guards the next five; notified when the queue or running_ changes
+  std::mutex mutex_;  // guards the next six; notified when the queue or running_ changes
   std::condition_variable changed_;
   std::deque<Item> queue_;
+  size_t queue_bytes_ = 0;
   bool running_ = false;
   std::shared_ptr<const LiveSnapshot> snapshot_;
   SteadyTime snapshot_time_;

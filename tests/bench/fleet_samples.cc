@@ -9,6 +9,7 @@
 #include "tests/bench/bench_worker.h"
 #include "tests/bench/coordinator_process.h"
 #include "tests/bench/fleet_bench.h"
+#include "worker/agent/backoff.h"
 
 namespace assay::bench {
 namespace {
@@ -52,6 +53,10 @@ class Reporter {
   int64_t num_accepted() const {
     const std::lock_guard lock(mutex_);
     return num_accepted_;
+  }
+  int64_t num_refused() const {
+    const std::lock_guard lock(mutex_);
+    return num_refused_;
   }
   void AppendSeconds(std::vector<double>* seconds) const {
     const std::lock_guard lock(mutex_);
@@ -107,13 +112,23 @@ class Reporter {
   }
 
   bool Send(v1::ReportSamplesRequest* request) {
-    grpc::ClientContext context;
-    v1::ReportSamplesResponse response;
+    worker::Backoff backoff(absl::Milliseconds(200), absl::Seconds(10));  // a worker's
     const double start = Seconds();
-    const grpc::Status status = stub_->ReportSamples(&context, *request, &response);
+    v1::ReportSamplesResponse response;
+    while (true) {
+      grpc::ClientContext context;
+      const grpc::Status status = stub_->ReportSamples(&context, *request, &response);
+      std::unique_lock lock(mutex_);
+      if (stopping_) return false;
+      if (status.ok()) break;
+      ASSAY_CHECK(status.error_code() == grpc::StatusCode::UNAVAILABLE, "{}",
+                  status.error_message());
+      ++num_refused_;  // no room for more reports now
+      changed_.wait_for(lock, absl::ToChronoMilliseconds(backoff.Next()),
+                        [this] { return stopping_; });
+      if (stopping_) return false;
+    }
     const std::lock_guard lock(mutex_);
-    if (stopping_) return false;
-    ASSAY_CHECK(status.ok(), "{}", status.error_message());
     for (const int outcome : response.outcomes()) {
       ASSAY_CHECK(outcome == v1::ReportSamplesResponse::OUTCOME_ACCEPTED, "outcome {}", outcome);
     }
@@ -131,9 +146,10 @@ class Reporter {
   const std::unique_ptr<grpc::ClientReaderWriter<v1::SyncRequest, v1::SyncResponse>> stream_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<v1::Grant> grants_;  // guarded by mutex_, like the next three
+  std::deque<v1::Grant> grants_;  // guarded by mutex_, like the next four
   std::vector<double> seconds_;   // of each report
   int64_t num_accepted_ = 0;
+  int64_t num_refused_ = 0;  // reports that had to be sent again
   bool stopping_ = false;
   std::thread reader_;
   std::thread writer_;
@@ -174,6 +190,8 @@ void MeasureSamples(const SamplesOptions& options) {
   const double elapsed = Seconds() - wall;
   std::vector<double> seconds;
   for (const auto& reporter : reporters) reporter->AppendSeconds(&seconds);
+  int64_t num_refused = 0;
+  for (const auto& reporter : reporters) num_refused += reporter->num_refused();
   const double their_seconds = coordinator.CpuSeconds() - theirs;
   const double own_seconds = CpuSeconds() - own;
   for (const auto& reporter : reporters) reporter->Stop();
@@ -181,11 +199,13 @@ void MeasureSamples(const SamplesOptions& options) {
       "{} connections, texts of {} bytes packed to {}, ids to {}: {:.0f} durable samples/s\n"
       "a sample: {:.0f} us of the coordinator's CPU, {:.0f} us of this program's;"
       " cores used {:.2f} + {:.2f}\n"
-      "a report of {}: p50 {:.0f} ms, p99 {:.0f} ms; coordinator's peak memory {} MiB\n",
+      "a report of {}: p50 {:.0f} ms, p99 {:.0f} ms; {} sent again for want of room;"
+      " coordinator's peak memory {} MiB\n",
       options.num_connections, options.text_bytes, bodies.texts_zstd[0].size(),
       bodies.token_ids_zstd[0].size(), num / elapsed, their_seconds * 1e6 / num,
       own_seconds * 1e6 / num, their_seconds / elapsed, own_seconds / elapsed, kReportSamples,
-      Quantile(seconds, 0.5) * 1e3, Quantile(seconds, 0.99) * 1e3, coordinator.PeakBytes() >> 20);
+      Quantile(seconds, 0.5) * 1e3, Quantile(seconds, 0.99) * 1e3, num_refused,
+      coordinator.PeakBytes() >> 20);
 }
 
 }  // namespace assay::bench

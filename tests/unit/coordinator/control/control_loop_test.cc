@@ -79,6 +79,44 @@ TEST_F(ControlLoopTest, AFullQueueRefusesInsteadOfGrowing) {
   EXPECT_EQ(num_committed, 10);
 }
 
+TEST_F(ControlLoopTest, WhatWaitsHasABoundInBytesAndRoomComesBack) {
+  ControlLoop::Options options;
+  options.max_queue_bytes = 100;
+  ControlLoop loop(
+      &plane(), &store(), [](std::vector<OutgoingMessage>) {}, options);
+  std::atomic<int> num_refused = 0;
+  std::atomic<int> num_committed = 0;
+  const auto post = [&](size_t bytes) {
+    loop.Post(
+        [](ControlPlane&) {},
+        [&](const absl::Status& committed) { ++(committed.ok() ? num_committed : num_refused); },
+        bytes);
+  };
+  loop.Start();
+  for (int round = 1; round <= 2; ++round) {
+    std::promise<void> entered;
+    std::promise<void> go_on;
+    loop.Post(
+        [&](ControlPlane&) {
+          entered.set_value();
+          go_on.get_future().wait();
+        },
+        [](const absl::Status&) {});
+    entered.get_future().wait();
+    post(60);
+    post(40);
+    post(1);  // no room
+    post(0);  // holds nothing that is counted
+    EXPECT_EQ(num_refused, round);
+    go_on.set_value();
+    EXPECT_OK(loop.Run([](ControlPlane&) {}));
+    EXPECT_EQ(num_committed, 3 * round);
+  }
+  post(1000);  // larger than the bound, but alone
+  loop.Stop();
+  EXPECT_EQ(num_committed, 7);
+}
+
 TEST_F(ControlLoopTest, TimePassesWithoutAnybodyAskingForAnything) {
   Submit(testing::MakePlan(1, 4));
   Join("w1", "a");
