@@ -20,6 +20,7 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -46,6 +47,11 @@ struct BatchChunk {
   bool samples = false;  // draw the token that follows the last
   SamplingParams sampling;
   uint64_t output_position = 0;  // of the drawn token
+
+  int64_t num_prompt_tokens() const {
+    const int64_t end = first_position + static_cast<int64_t>(tokens.size());
+    return std::max<int64_t>(std::min(end, prompt_len) - first_position, 0);
+  }
 };
 
 // Where the time of all collected steps went; zeros where a backend does not know (a GPU runs them
@@ -59,6 +65,7 @@ struct RunnerTimes {
   double bytes_read = 0;
   double cache_bytes_read = 0;  // of them the cache
   int64_t tokens = 0;           // that went through the model
+  int64_t prompt_tokens = 0;    // of them, prompts'
 };
 
 class ModelRunner {

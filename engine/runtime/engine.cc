@@ -161,6 +161,7 @@ EngineStats EngineImpl::stats() const {
   stats.bytes_read = runner_->times().bytes_read;
   stats.cache_bytes_read = runner_->times().cache_bytes_read;
   stats.tokens_computed = runner_->times().tokens;
+  stats.prompt_tokens_computed = runner_->times().prompt_tokens;
   return stats;
 }
 

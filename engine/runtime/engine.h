@@ -75,9 +75,10 @@ struct EngineStats {
   absl::Duration total_time;
   absl::Duration device_time;  // GPUs, by their clock
   // Of the steps whose results are known:
-  double bytes_read = 0;        // weights and cache, at least
-  double cache_bytes_read = 0;  // of them the cache
-  int64_t tokens_computed = 0;  // prompts', answers', and those that were computed again
+  double bytes_read = 0;               // weights and cache, at least
+  double cache_bytes_read = 0;         // of them the cache
+  int64_t tokens_computed = 0;         // prompts', answers', and those that were computed again
+  int64_t prompt_tokens_computed = 0;  // of them, prompts'
 };
 
 class Engine {

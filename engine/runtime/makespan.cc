@@ -95,9 +95,12 @@ absl::StatusOr<Makespan> MeasureMakespan(Engine* engine, std::span<const Request
       const double reading_s = (bytes - cache_bytes) / model.linear_share / model.bytes_per_s +
                                cache_bytes / model.attention_share / model.bytes_per_s;
       const double computing_s = flops / model.flops_per_s;
-      ++result.num_steps;
       result.bound_s += std::max(bytes / model.bytes_per_s, computing_s) + model.fixed_s;
-      result.predicted_s += std::max(reading_s, computing_s) + model.fixed_s;
+      const bool has_prompts = now.prompt_tokens_computed > last.prompt_tokens_computed;
+      StepTimes& steps = has_prompts ? result.prompt_steps : result.decode_steps;
+      ++steps.count;
+      steps.device_s += absl::ToDoubleSeconds(now.device_time - last.device_time);
+      steps.predicted_s += std::max(reading_s, computing_s) + model.fixed_s;
     }
     last = now;
   }

@@ -51,19 +51,29 @@ struct MakespanOptions {
   const Clock* clock = RealClock::Get();
 };
 
+// Of the steps of one kind.
+struct StepTimes {
+  int64_t count = 0;
+  double device_s = 0;  // by the device's clock; 0 on a CPU
+  double predicted_s = 0;
+};
+
 struct Makespan {
   int64_t num_requests = 0;
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
-  int64_t num_steps = 0;
+  StepTimes decode_steps;  // of answers alone
+  StepTimes prompt_steps;  // with tokens of prompts
   double wall_s = 0;
   double device_s = 0;     // of it, by the device's clock; 0 on a CPU
   double bytes = 0;        // weights and cache read
   double cache_bytes = 0;  // of them the cache
   double bound_s = 0;      // the model with shares of 1
-  double predicted_s = 0;
   int64_t num_preemptions = 0;
   int64_t num_swaps = 0;
+
+  int64_t num_steps() const { return decode_steps.count + prompt_steps.count; }
+  double predicted_s() const { return decode_steps.predicted_s + prompt_steps.predicted_s; }
 };
 
 // Runs all requests through an idle engine. INVALID_ARGUMENT for one that it rejects.

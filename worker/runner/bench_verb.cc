@@ -4,6 +4,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/exit_codes.h"
 #include "base/status.h"
@@ -58,17 +59,28 @@ double Share(double part, double whole) { return whole > 0 ? part / whole : 0; }
 void PrintMakespan(const engine::Makespan& job, double copy_bytes_per_s, std::ostream& out) {
   const double gb_per_s = Share(job.bytes, job.wall_s) / 1e9;
   out << fmt::format("{} requests, {} prompt and {} answer tokens in {} steps: {:.2f} s\n",
-                     job.num_requests, job.prompt_tokens, job.output_tokens, job.num_steps,
+                     job.num_requests, job.prompt_tokens, job.output_tokens, job.num_steps(),
                      job.wall_s);
   out << fmt::format("{:.0f} tokens/s; {:.0f} GB read, {:.0f} GB/s, {:.2f} of copy\n",
                      Share(static_cast<double>(job.output_tokens), job.wall_s), job.bytes / 1e9,
                      gb_per_s, gb_per_s * 1e9 / copy_bytes_per_s);
   out << fmt::format(
       "idle {:.1f}%; expected {:.2f} s: {:.2f} of it reached; bound {:.2f} s: {:.2f}\n",
-      100 * (1 - Share(job.device_s, job.wall_s)), job.predicted_s,
-      Share(job.predicted_s, job.wall_s), job.bound_s, Share(job.bound_s, job.wall_s));
+      100 * (1 - Share(job.device_s, job.wall_s)), job.predicted_s(),
+      Share(job.predicted_s(), job.wall_s), job.bound_s, Share(job.bound_s, job.wall_s));
+  const std::pair<const char*, const engine::StepTimes*> kinds[] = {
+      {"answers alone", &job.decode_steps}, {"prompts too", &job.prompt_steps}};
+  for (const auto& [name, steps] : kinds) {
+    const double count = static_cast<double>(steps->count);
+    out << fmt::format("{} steps of {}: {:.2f} ms each, expected {:.2f}\n", steps->count, name,
+                       1e3 * Share(steps->device_s, count), 1e3 * Share(steps->predicted_s, count));
+  }
   out << fmt::format("{} preemptions, {} of them to host memory\n", job.num_preemptions,
                      job.num_swaps);
+}
+
+json ToJson(const engine::StepTimes& steps) {
+  return {{"count", steps.count}, {"device_s", steps.device_s}, {"predicted_s", steps.predicted_s}};
 }
 
 json ToJson(const engine::Makespan& job, const BenchArguments& arguments, double copy_bytes_per_s) {
@@ -79,7 +91,9 @@ json ToJson(const engine::Makespan& job, const BenchArguments& arguments, double
           {"num_requests", job.num_requests},
           {"prompt_tokens", job.prompt_tokens},
           {"output_tokens", job.output_tokens},
-          {"num_steps", job.num_steps},
+          {"num_steps", job.num_steps()},
+          {"decode_steps", ToJson(job.decode_steps)},
+          {"prompt_steps", ToJson(job.prompt_steps)},
           {"wall_s", job.wall_s},
           {"device_s", job.device_s},
           {"idle_share", 1 - Share(job.device_s, job.wall_s)},
@@ -89,8 +103,8 @@ json ToJson(const engine::Makespan& job, const BenchArguments& arguments, double
           {"cache_bytes", job.cache_bytes},
           {"bound_s", job.bound_s},
           {"bound_share", Share(job.bound_s, job.wall_s)},
-          {"predicted_s", job.predicted_s},
-          {"predicted_share", Share(job.predicted_s, job.wall_s)},
+          {"predicted_s", job.predicted_s()},
+          {"predicted_share", Share(job.predicted_s(), job.wall_s)},
           {"num_preemptions", job.num_preemptions},
           {"num_swaps", job.num_swaps}};
 }

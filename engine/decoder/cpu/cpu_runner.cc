@@ -70,6 +70,7 @@ absl::Status CpuRunner::Launch(std::span<const BatchChunk> batch) {
     }
     const int64_t context_len = chunk.first_position + std::ssize(chunk.tokens);
     num_context_tokens += static_cast<double>(context_len);
+    times_.prompt_tokens += chunk.num_prompt_tokens();
     if (!chunk.samples) continue;
     sampled_rows_.push_back(rows_.size() - 1);
     sampled_chunks_.push_back(&chunk);

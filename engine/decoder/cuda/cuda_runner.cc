@@ -56,6 +56,7 @@ class CudaRunner final : public ModelRunner {
     double weight_bytes = 0;   // read, as below
     double cache_bytes = 0;
     int64_t tokens = 0;
+    int64_t prompt_tokens = 0;
   };
 
   // Launches the pass that was put together for the step; the ids of draws that are known take
@@ -110,6 +111,7 @@ absl::Status CudaRunner::Launch(std::span<const BatchChunk> batch) {
   for (const BatchChunk& chunk : batch) {
     const auto num_tokens = static_cast<int64_t>(chunk.tokens.size());
     step.tokens += num_tokens;
+    step.prompt_tokens += chunk.num_prompt_tokens();
     step.cache_bytes += static_cast<double>(chunk.first_position + num_tokens) * kv_token_bytes_;
     for (int64_t num_done = 0; num_done < num_tokens;) {
       pass_.Add(chunk, gang_->rank(0).pass_limits(), &num_done);
@@ -169,6 +171,7 @@ absl::StatusOr<std::span<const int32_t>> CudaRunner::Collect() {
   times_.bytes_read += step.weight_bytes + step.cache_bytes;
   times_.cache_bytes_read += step.cache_bytes;
   times_.tokens += step.tokens;
+  times_.prompt_tokens += step.prompt_tokens;
   in_flight_.pop_front();
   return std::span<const int32_t>(collected_);
 }

@@ -42,7 +42,9 @@ TEST_F(MakespanTest, AnswersHaveTheLengthsOfTheFile) {
     EXPECT_EQ(makespan.num_requests, 5);
     EXPECT_EQ(makespan.prompt_tokens, 52);
     EXPECT_EQ(makespan.output_tokens, 44);
-    EXPECT_GE(makespan.num_steps, 44 / 2);
+    EXPECT_GE(makespan.num_steps(), 44 / 2);
+    // Two begin together, and no two of the others.
+    EXPECT_EQ(makespan.prompt_steps.count, 4);
     EXPECT_GT(makespan.bytes, 0);
     EXPECT_GT(makespan.wall_s, 0);
   }
@@ -54,22 +56,23 @@ TEST_F(MakespanTest, AStepCostsItsBytesOrItsOperationsAndTheFixedCost) {
   const auto predict = [&](const StepModel& model) {
     auto makespan = MeasureMakespan(engine.get(), lengths, {.model = model});
     EXPECT_OK(makespan);
-    EXPECT_EQ(makespan->num_steps, 6);
+    EXPECT_EQ(makespan->num_steps(), 6);
     return *makespan;
   };
-  EXPECT_DOUBLE_EQ(predict({.bytes_per_s = 1e300, .flops_per_s = 1e300, .fixed_s = 2}).predicted_s,
-                   12);
+  EXPECT_DOUBLE_EQ(
+      predict({.bytes_per_s = 1e300, .flops_per_s = 1e300, .fixed_s = 2}).predicted_s(), 12);
   const Makespan job = predict({.bytes_per_s = 10,
                                 .linear_share = 0.5,
                                 .attention_share = 0.25,
                                 .flops_per_s = 1e300,
                                 .fixed_s = 0});
   EXPECT_NEAR(job.bound_s, job.bytes / 10, 1e-9 * job.bound_s);
-  EXPECT_NEAR(job.predicted_s, (2 * (job.bytes - job.cache_bytes) + 4 * job.cache_bytes) / 10,
-              1e-9 * job.predicted_s);
+  EXPECT_NEAR(job.predicted_s(), (2 * (job.bytes - job.cache_bytes) + 4 * job.cache_bytes) / 10,
+              1e-9 * job.predicted_s());
   // Twice the rate, half the time.
-  const double once = predict({.bytes_per_s = 1e300, .flops_per_s = 1, .fixed_s = 0}).predicted_s;
-  const double twice = predict({.bytes_per_s = 1e300, .flops_per_s = 2, .fixed_s = 0}).predicted_s;
+  const double once = predict({.bytes_per_s = 1e300, .flops_per_s = 1, .fixed_s = 0}).predicted_s();
+  const double twice =
+      predict({.bytes_per_s = 1e300, .flops_per_s = 2, .fixed_s = 0}).predicted_s();
   EXPECT_DOUBLE_EQ(once, 2 * twice);
   EXPECT_GT(once, 0);
 }
