@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "base/exit_codes.h"
+#include "base/flag_checks.h"
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/query_output.h"
@@ -122,7 +123,7 @@ void AddQueryCommand(CLI::App& app, Session* session) {
                    "Read this database file instead of asking a coordinator")
       ->type_name("FILE");
   command->add_option("--max-rows", options->max_rows, "At most so many rows")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive())
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--timeout", options->timeout_s, "At most so many seconds")

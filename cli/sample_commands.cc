@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "base/exit_codes.h"
+#include "base/flag_checks.h"
 #include "base/ids.h"
 #include "base/status.h"
 #include "cli/commands.h"
@@ -179,7 +180,7 @@ void AddSampleCommands(CLI::App& app, Session* session) {
   list->add_option("SWEEP", options->sweep, "Id of the sweep, or the beginning of one")
       ->type_name("");
   list->add_option("--cell", options->cell, "Samples of this cell instead of a sweep")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive())
       ->type_name("CELL");
   list->add_option("--item", options->item, "Only this item, as arith-L1-001")->type_name("NAME");
   list->add_option("--filter", options->filter, "Only samples that are so")
@@ -187,7 +188,7 @@ void AddSampleCommands(CLI::App& app, Session* session) {
       ->type_name("FILTER")
       ->capture_default_str();
   list->add_option("-n,--limit", options->limit, "At most so many; 0 is all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NotNegative())
       ->type_name("N")
       ->capture_default_str();
   list->add_flag("-q,--quiet", options->quiet, "Only ids");
@@ -220,7 +221,7 @@ void AddSampleCommands(CLI::App& app, Session* session) {
   diff->add_option("--item", diff_options->item, "A and B are cells: compare them on this item")
       ->type_name("NAME");
   diff->add_option("--repeat", diff_options->repeat, "Which repeat of the item")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NotNegative())
       ->type_name("N")
       ->capture_default_str();
   SetAction(diff, session, [=] { return Diff(*session, *diff_options); });

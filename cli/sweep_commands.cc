@@ -9,6 +9,7 @@
 
 #include "base/exit_codes.h"
 #include "base/file.h"
+#include "base/flag_checks.h"
 #include "base/ids.h"
 #include "base/status.h"
 #include "cli/commands.h"
@@ -354,7 +355,7 @@ void AddSweepCommands(CLI::App& app, Session* session) {
   const auto limit = std::make_shared<int>(100);
   list->add_flag("-q,--quiet", *quiet, "Only ids");
   list->add_option("-n,--limit", *limit, "At most so many; 0 is all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NotNegative())
       ->type_name("N")
       ->capture_default_str();
   SetAction(list, session, [=] { return List(*session, *quiet, *limit); });

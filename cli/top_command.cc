@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/exit_codes.h"
+#include "base/flag_checks.h"
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
@@ -80,7 +81,7 @@ void AddTopCommand(CLI::App& app, Session* session) {
       ->type_name("SECONDS")
       ->capture_default_str();
   command->add_option("-n,--count", options->count, "End after so many pictures; 0 is never")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NotNegative())
       ->type_name("N")
       ->capture_default_str();
   AddCoordinatorOption(command, session);

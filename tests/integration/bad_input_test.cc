@@ -120,6 +120,8 @@ INSTANTIATE_TEST_SUITE_P(
         WrongArguments{"UnknownFlag", {"sweep", "ls", "--nope"}, 64, "--nope"},
         WrongArguments{"MissingSpec", {"sweep", "submit"}, 64, "SPEC"},
         WrongArguments{"NoSuchSpec", {"sweep", "submit", "/no/such.yaml"}, 66, "/no/such.yaml"},
+        WrongArguments{
+            "BelowItsBound", {"sweep", "ls", "--limit", "-3"}, 64, "--limit: -3 is not >= 0"},
         WrongArguments{"NoCoordinator", {"sweep", "ls"}, 69, "127.0.0.1:1"},
         WrongArguments{
             "NoDatabase", {"query", "SELECT 1", "--db", "/no/such.db"}, 66, "/no/such.db"},

@@ -13,6 +13,7 @@
 
 #include "base/exit_codes.h"
 #include "base/file.h"
+#include "base/flag_checks.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/version.h"
@@ -96,7 +97,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
          "--artifact-cache-bytes", flags->artifact_cache_bytes,
          "how much of them is kept, the longest unused going first; 0 is no bound (default "
          "half of the disk for a folder of its own, no bound with --artifacts)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NotNegative());
   app->add_option("--spool", flags->spool, "folder of samples on their way; one worker's own");
   app->add_option("--worker-id", flags->worker_id, "stable over restarts")->capture_default_str();
   CLI::Option* slots = app->add_option("--slots", flags->num_slots, "runners on a CPU (default 1)")
@@ -121,20 +122,20 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "sequences that a runner generates at once (default 64; with GPUs 256)")
       ->check(CLI::Range(1, 65536));
   app->add_option("--memory-bytes", flags->memory_bytes, "of a runner; 0 is unlimited")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NotNegative());
   app->add_option("--stuck-timeout", flags->stuck_timeout_s,
                   "seconds without a token after which a runner is killed")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive())
       ->capture_default_str();
   app->add_option("--load-timeout", flags->load_timeout_s, "seconds that loading may take")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive())
       ->capture_default_str();
   app->add_option("--grader-timeout", flags->grader_timeout_s, "seconds for one verdict")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive())
       ->capture_default_str();
   app->add_option("--drain-grace", flags->drain_grace_s,
                   "seconds that running units get after SIGTERM")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NotNegative())
       ->capture_default_str();
   app->add_option("--log-format", flags->log_format,
                   "text, or json: an object a line; of runners and graders too")

@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "base/exit_codes.h"
+#include "base/flag_checks.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "worker/runner/serve.h"
@@ -112,7 +113,7 @@ CLI::App* AddGenerate(CLI::App* app, GenerateArguments* arguments) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   verb->add_option("--top-k", arguments->top_k, "0 is off")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NotNegative())
       ->capture_default_str();
   verb->add_option("--seed", arguments->seed, "equal seeds give equal answers")
       ->capture_default_str();
