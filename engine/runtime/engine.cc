@@ -175,9 +175,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return InvalidArgument("look_ahead is {}, must be 0, 1 or -1; swap_bytes {}, at least -1",
                            options.look_ahead, options.swap_bytes);
   }
-  if (options.max_model_len < 0 || options.kv_cache_bytes < 0) {
-    return InvalidArgument("max_model_len is {} and kv_cache_bytes {}, neither may be negative",
-                           options.max_model_len, options.kv_cache_bytes);
+  if (options.max_model_len < 0 || options.kv_cache_bytes < 0 || options.max_forward_len < 0) {
+    return InvalidArgument(
+        "max_model_len is {}, kv_cache_bytes {} and max_forward_len {}, none may be negative",
+        options.max_model_len, options.kv_cache_bytes, options.max_forward_len);
   }
   return absl::OkStatus();
 }
@@ -236,6 +237,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> LoadOnCuda(const std::string& model
                                     .prefill_chunk = PrefillChunk(options),
                                     .max_model_len = max_model_len,
                                     .kv_cache_bytes = options.kv_cache_bytes,
+                                    .max_forward_len = options.max_forward_len,
                                     .swap_bytes = options.swap_bytes,
                                     .random_weights = options.random_weights});
 }

@@ -41,8 +41,11 @@ struct EngineOptions {
   int max_num_seqs = 64;       // lanes
   int64_t max_model_len = 0;   // 0 takes the model's max_position_embeddings
   int64_t kv_cache_bytes = 0;  // 0: room for max_num_seqs of max_model_len, capped
-  int block_size = 16;         // tokens of a KV block; cuda: always 64
-  int prefill_chunk = 0;       // most prompt tokens of one step; 0: 256 on cpu, 2048 on cuda
+  // cuda: the longest sequence whose Forward has memory of its own set aside; longer ones get what
+  // happens to be free.
+  int64_t max_forward_len = 0;
+  int block_size = 16;    // tokens of a KV block; cuda: always 64
+  int prefill_chunk = 0;  // most prompt tokens of one step; 0: 256 on cpu, 2048 on cuda
   // Host memory where preempted sequences keep their keys and values; those that find no room are
   // computed again. -1: none on cpu, whose cache is host memory itself; on cuda as much as the
   // cache, but at most a quarter of the machine's memory, and none while less than that is free.
@@ -118,7 +121,8 @@ class Engine {
   virtual std::vector<int32_t> OutputIds(int64_t id) const = 0;
 
   // Teacher forcing: logits [num_tokens, vocab_size] of a whole sequence in one pass. The observer
-  // may be null. Uses none of the cache's running sequences.
+  // may be null. Uses none of the cache's running sequences. RESOURCE_EXHAUSTED: see
+  // EngineOptions::max_forward_len.
   virtual absl::StatusOr<std::vector<float>> Forward(std::span<const int32_t> ids,
                                                      ForwardObserver* observer) = 0;
 };

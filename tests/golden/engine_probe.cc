@@ -71,8 +71,14 @@ absl::Status Generate(Engine& engine, const std::vector<json>& records, std::vec
 
 absl::Status Run(const Arguments& arguments) {
   std::vector<json> records;
-  for (std::string line; std::getline(std::cin, line);) records.push_back(json::parse(line));
-  ASSAY_ASSIGN_OR_RETURN(const auto engine, Engine::Load(arguments.model_dir, arguments.options));
+  EngineOptions options = arguments.options;
+  for (std::string line; std::getline(std::cin, line);) {
+    records.push_back(json::parse(line));
+    if (!records.back().contains("full_ids")) continue;
+    const auto num_tokens = static_cast<int64_t>(records.back().at("full_ids").size());
+    options.max_forward_len = std::max(options.max_forward_len, num_tokens);
+  }
+  ASSAY_ASSIGN_OR_RETURN(const auto engine, Engine::Load(arguments.model_dir, options));
   std::vector<json> out(records.size(), json::object());
   ASSAY_RETURN_IF_ERROR(Generate(*engine, records, &out));
   for (size_t i = 0; i < records.size(); ++i) {

@@ -170,6 +170,15 @@ TEST(MemoryPlanTest, TheCacheGetsWhatIsLeft) {
   EXPECT_EQ(plan.total_bytes, 19 * kGib);
 }
 
+TEST(MemoryPlanTest, ScoringHasItsRoomBesideTheCache) {
+  cuda::MemoryDemand demand = EightGibModel();
+  demand.scoring_bytes = 2 * kGib;
+  ASSERT_OK_AND_ASSIGN(const cuda::MemoryPlan plan, cuda::PlanMemory(demand));
+  EXPECT_EQ(plan.cache_bytes, 7 * kGib);
+  EXPECT_EQ(plan.total_bytes, 17 * kGib);
+  EXPECT_THAT(plan.summary, ::testing::HasSubstr("scoring 2.00"));
+}
+
 TEST(MemoryPlanTest, TheCacheTakesNoMoreThanAskedFor) {
   cuda::MemoryDemand demand = EightGibModel();
   demand.wanted_blocks = 100;

@@ -10,8 +10,7 @@
 namespace assay::worker {
 namespace {
 
-// Context and kernels, cuBLASLt's workspace, captured graphs, and the engine's own reserve of 1
-// GiB.
+// Context and kernels, captured graphs, and the engine's own reserve (of a gang 1 GiB).
 constexpr int64_t kRuntimeBytes = int64_t{2} << 30;
 
 std::vector<std::string> Split(const std::string& list) {

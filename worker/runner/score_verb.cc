@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <istream>
 #include <memory>
@@ -8,6 +9,7 @@
 
 #include "base/exit_codes.h"
 #include "base/status.h"
+#include "engine/model/config.h"
 #include "engine/runtime/engine.h"
 #include "worker/runner/verb_errors.h"
 #include "worker/runner/verbs.h"
@@ -69,19 +71,29 @@ int Score(const std::string& model_dir, const std::string& device, int num_threa
           std::istream& in, std::ostream& out) {
   const absl::Status folder = CheckModelFolder(model_dir, "config.json");
   if (!folder.ok()) return FailVerb(folder);
-  const absl::StatusOr<std::unique_ptr<engine::Engine>> engine = engine::Engine::Load(
-      model_dir, {.device = device, .num_threads = num_threads, .max_num_seqs = 1});
-  if (!engine.ok()) return FailVerb(engine.status());
+  const absl::StatusOr<engine::ModelConfig> config = engine::LoadModelConfig(model_dir);
+  if (!config.ok()) return FailVerb(config.status());
+  // All texts before the model: what they need is planned, and a bad one costs no loading.
+  std::vector<std::vector<int32_t>> texts;
+  int64_t longest = 1;
   std::string line;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const absl::StatusOr<std::vector<int32_t>> ids =
-        ParseIds(line, (*engine)->config().vocab_size, (*engine)->max_model_len());
-    if (!ids.ok()) {
-      out.flush();
-      return FailLine(number, Message(ids.status()));
-    }
-    const absl::StatusOr<std::vector<double>> scores = TargetLogProbabilities(**engine, *ids);
+    absl::StatusOr<std::vector<int32_t>> ids =
+        ParseIds(line, config->vocab_size, config->max_position_embeddings);
+    if (!ids.ok()) return FailLine(number, Message(ids.status()));
+    longest = std::max(longest, static_cast<int64_t>(ids->size()));
+    texts.push_back(*std::move(ids));
+  }
+  const absl::StatusOr<std::unique_ptr<engine::Engine>> engine =
+      engine::Engine::Load(model_dir, {.device = device,
+                                       .num_threads = num_threads,
+                                       .max_num_seqs = 1,
+                                       .max_model_len = longest,
+                                       .max_forward_len = longest});
+  if (!engine.ok()) return FailVerb(engine.status());
+  for (const std::vector<int32_t>& ids : texts) {
+    const absl::StatusOr<std::vector<double>> scores = TargetLogProbabilities(**engine, ids);
     if (!scores.ok()) return FailVerb(scores.status());
     out << json{{"target_logprobs", *scores}}.dump() << "\n";
   }

@@ -57,6 +57,7 @@ absl::StatusOr<std::unique_ptr<CudaGang>> CudaGang::Load(const std::string& mode
                         .limits = limits,
                         .max_num_seqs = options.max_num_seqs,
                         .kv_cache_bytes = options.kv_cache_bytes / size,
+                        .max_forward_len = options.max_forward_len,
                         .swap_bytes = options.swap_bytes / size,
                         .communicator_bytes = communicator_bytes,
                         .num_ranks_on_device = static_cast<int>(std::ranges::count(

@@ -13,9 +13,12 @@
 namespace assay::engine::cuda {
 namespace {
 
-// For what CUDA takes itself (kernels, graphs, cuBLASLt: 34 MiB of a 7B model with all graphs) and
-// for the cache that Forward takes for its sequence.
-constexpr int64_t kReserveBytes = int64_t{1} << 30;
+// For what CUDA takes itself: kernels, graphs, cuBLASLt (34 MiB of a 7B model with all graphs).
+constexpr int64_t kReserveBytes = int64_t{256} << 20;
+// In a gang besides: NCCL's channels, where the GPUs are connected through it.
+constexpr int64_t kGangReserveBytes = int64_t{768} << 20;
+
+int64_t NumPages(int64_t num_tokens) { return (num_tokens + kKvPageTokens - 1) / kKvPageTokens; }
 
 RowSampling SamplingOf(const BatchChunk& chunk) {
   return {.temperature = chunk.sampling.temperature,
@@ -43,12 +46,11 @@ std::string NameOf(const ShardPlan& shard, const DeviceProperties& device) {
 
 StepInputs::Limits CudaRank::InputLimits() const {
   const CudaDecoder::Limits& limits = options_.limits;
-  return {
-      .max_rows = limits.max_rows,
-      .max_sampled = limits.max_sampled,
-      .max_sequences = limits.max_decode_rows,
-      .max_tiles = limits.max_rows,
-      .table_stride = static_cast<int>((limits.max_model_len + kKvPageTokens - 1) / kKvPageTokens)};
+  return {.max_rows = limits.max_rows,
+          .max_sampled = limits.max_sampled,
+          .max_sequences = limits.max_decode_rows,
+          .max_tiles = limits.max_rows,
+          .table_stride = static_cast<int>(NumPages(limits.max_model_len))};
 }
 
 CudaPass::Limits CudaRank::pass_limits() const {
@@ -75,19 +77,21 @@ absl::StatusOr<std::unique_ptr<CudaRank>> CudaRank::Plan(const CudaModelPlan* mo
   const StepInputs::Limits input_limits = rank->InputLimits();
   ASSAY_ASSIGN_OR_RETURN(
       rank->memory_plan_,
-      PlanMemory({.device = NameOf(model_plan->shard, device),
-                  .free_bytes = device.free_bytes / options.num_ranks_on_device,
-                  .weight_bytes = model_plan->weight_bytes,
-                  .activation_bytes =
-                      CudaDecoder::ActivationBytes(config, limits, model_plan->shard.size > 1),
-                  .workspace_bytes = CudaDecoder::WorkspaceBytes(config, limits) +
-                                     StepInputs::Bytes(input_limits) + options.communicator_bytes,
-                  .reserve_bytes = kReserveBytes,
-                  .block_bytes = rank->cache_.block_bytes(),
-                  .wanted_blocks = options.max_num_seqs * int64_t{input_limits.table_stride},
-                  .limit_bytes = options.kv_cache_bytes,
-                  .max_model_len = limits.max_model_len,
-                  .block_size = kKvPageTokens}));
+      PlanMemory(
+          {.device = NameOf(model_plan->shard, device),
+           .free_bytes = device.free_bytes / options.num_ranks_on_device,
+           .weight_bytes = model_plan->weight_bytes,
+           .activation_bytes =
+               CudaDecoder::ActivationBytes(config, limits, model_plan->shard.size > 1),
+           .workspace_bytes = CudaDecoder::WorkspaceBytes(config, limits) +
+                              StepInputs::Bytes(input_limits) + options.communicator_bytes,
+           .scoring_bytes = NumPages(options.max_forward_len) * rank->cache_.block_bytes(),
+           .reserve_bytes = kReserveBytes + (model_plan->shard.size > 1 ? kGangReserveBytes : 0),
+           .block_bytes = rank->cache_.block_bytes(),
+           .wanted_blocks = options.max_num_seqs * int64_t{input_limits.table_stride},
+           .limit_bytes = options.kv_cache_bytes,
+           .max_model_len = limits.max_model_len,
+           .block_size = kKvPageTokens}));
   LogWith(spdlog::level::info, {}, rank->memory_plan_.summary);
   rank->free_at_plan_ = device.free_bytes;
   return rank;
@@ -335,9 +339,16 @@ absl::Status CudaRank::PrepareForward(int64_t num_tokens) {
   ASSAY_RETURN_IF_CUDA_ERROR(cudaSetDevice(options_.device));
   // A cache of its own, so that the running sequences keep theirs.
   forward_cache_ = cache_;
-  forward_cache_.num_blocks = (num_tokens + kKvPageTokens - 1) / kKvPageTokens;
-  ASSAY_ASSIGN_OR_RETURN(forward_cache_memory_,
-                         DeviceBuffer<uint8_t>::Allocate(forward_cache_.bytes()));
+  forward_cache_.num_blocks = NumPages(num_tokens);
+  auto memory = DeviceBuffer<uint8_t>::Allocate(forward_cache_.bytes());
+  if (!memory.ok() && num_tokens > options_.max_forward_len) {
+    return ResourceExhausted(
+        "cuda:{} has no {} bytes left for the cache of a sequence of {} tokens that is scored: it "
+        "was planned for {} (max_forward_len)",
+        options_.device, forward_cache_.bytes(), num_tokens, options_.max_forward_len);
+  }
+  ASSAY_RETURN_IF_ERROR(memory.status());
+  forward_cache_memory_ = *std::move(memory);
   forward_cache_.base = forward_cache_memory_.data();
   ASSAY_RETURN_IF_CUDA_ERROR(cudaMemsetAsync(
       forward_cache_.base, 0, static_cast<size_t>(forward_cache_memory_.bytes()), stream_.get()));

@@ -36,9 +36,10 @@ class CudaRank {
   struct Options {
     int device = 0;
     CudaDecoder::Limits limits;
-    int max_num_seqs = 0;        // more blocks than these need are not wanted
-    int64_t kv_cache_bytes = 0;  // at most; 0: what the device has left
-    int64_t swap_bytes = 0;      // of host memory for copies of blocks, at most
+    int max_num_seqs = 0;         // more blocks than these need are not wanted
+    int64_t kv_cache_bytes = 0;   // at most; 0: what the device has left
+    int64_t max_forward_len = 0;  // tokens that Forward's own cache is planned for
+    int64_t swap_bytes = 0;       // of host memory for copies of blocks, at most
     int64_t communicator_bytes = 0;
     int num_ranks_on_device = 1;
   };
@@ -88,6 +89,7 @@ class CudaRank {
   // logits [ids, vocab_size] of a sequence outside the cache, with nothing in flight; the ids are
   // in the vocabulary. Empty logits: they are computed, but not copied. Between PrepareForward,
   // which takes memory, and EndForward, which gives it back: in a gang when all ranks are idle.
+  // RESOURCE_EXHAUSTED for more tokens than were planned for, where the device has no room left.
   absl::Status PrepareForward(int64_t num_tokens);
   absl::Status Forward(std::span<const int32_t> ids, std::span<float> logits);
   absl::Status EndForward();

@@ -16,6 +16,9 @@ namespace {
 
 using namespace cuda;  // NOLINT: this file is the backend's door
 
+// Rows whose logits scoring computes at once, so that the head is not read for each.
+constexpr int kScoredRows = 64;
+
 int64_t SwapBytes(const CudaRunnerOptions& options) {
   if (options.swap_bytes >= 0) return options.swap_bytes;
   return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4;
@@ -89,12 +92,13 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CudaRunner::Load(const std::string&
   const int lanes = std::max(options.max_num_seqs, GraphRowsFor(options.max_num_seqs));
   CudaRunnerOptions gang_options = options;
   gang_options.swap_bytes = SwapBytes(options);
-  ASSAY_ASSIGN_OR_RETURN(runner->gang_,
-                         CudaGang::Load(model_dir, gang_options,
-                                        {.max_rows = std::max(options.prefill_chunk, 0) + lanes,
-                                         .max_decode_rows = lanes,
-                                         .max_sampled = lanes,
-                                         .max_model_len = runner->max_model_len_}));
+  const int max_rows = std::max(options.prefill_chunk, 0) + lanes;
+  const int scored_rows = options.max_forward_len > 0 ? std::min(kScoredRows, max_rows) : 0;
+  ASSAY_ASSIGN_OR_RETURN(runner->gang_, CudaGang::Load(model_dir, gang_options,
+                                                       {.max_rows = max_rows,
+                                                        .max_decode_rows = lanes,
+                                                        .max_sampled = std::max(lanes, scored_rows),
+                                                        .max_model_len = runner->max_model_len_}));
   for (int number = 0; number < runner->gang_->size(); ++number) {
     const CudaRank& rank = runner->gang_->rank(number);
     runner->weight_bytes_ += static_cast<double>(rank.weight_bytes_read());

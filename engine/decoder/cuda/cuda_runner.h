@@ -28,6 +28,8 @@ struct CudaRunnerOptions {
   int prefill_chunk = 2048;    // most prompt tokens of one step
   int64_t max_model_len = 0;   // 0: the model's max_position_embeddings
   int64_t kv_cache_bytes = 0;  // of all devices, at most; 0: what they have left
+  // The longest sequence that Forward is promised room for; it tries with longer ones.
+  int64_t max_forward_len = 0;
   // Of host memory for preempted sequences: at most this and what the cache takes; -1: at most a
   // quarter of the machine's memory (pinned_blocks.h: less while others use it).
   int64_t swap_bytes = -1;

@@ -13,13 +13,15 @@ double Gib(int64_t bytes) { return static_cast<double>(bytes) / (int64_t{1} << 3
 
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand) {
   const int64_t fixed = demand.weight_bytes + demand.activation_bytes + demand.workspace_bytes;
-  const int64_t left = demand.free_bytes - fixed - demand.reserve_bytes;
+  const int64_t left = demand.free_bytes - fixed - demand.scoring_bytes - demand.reserve_bytes;
   const int64_t allowed = demand.limit_bytes == 0 ? left : std::min(left, demand.limit_bytes);
   const int64_t needed_blocks = (demand.max_model_len + demand.block_size - 1) / demand.block_size;
   const std::string numbers = fmt::format(
-      "{:.2f} GiB free; weights {:.2f}, activations {:.2f}, workspace {:.2f}, reserve {:.2f}",
+      "{:.2f} GiB free; weights {:.2f}, activations {:.2f}, workspace {:.2f}{}, reserve {:.2f}",
       Gib(demand.free_bytes), Gib(demand.weight_bytes), Gib(demand.activation_bytes),
-      Gib(demand.workspace_bytes), Gib(demand.reserve_bytes));
+      Gib(demand.workspace_bytes),
+      demand.scoring_bytes == 0 ? "" : fmt::format(", scoring {:.2f}", Gib(demand.scoring_bytes)),
+      Gib(demand.reserve_bytes));
   MemoryPlan plan;
   plan.num_blocks =
       std::min(demand.wanted_blocks, std::max<int64_t>(allowed, 0) / demand.block_bytes);

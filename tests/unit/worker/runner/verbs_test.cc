@@ -115,6 +115,13 @@ TEST(ScoreVerbTest, BadIdsAreNamed) {
   }
 }
 
+TEST(ScoreVerbTest, NothingIsScoredBesideABadText) {
+  const CommandResult result = Runner({"score", TinyModel()}, "{\"ids\":[1,2]}\n\n{\"ids\":[]}\n");
+  EXPECT_EQ(result.exit_code, kExitBadInput);
+  EXPECT_NE(result.err.find("line 3: "), std::string::npos) << result.err;
+  EXPECT_EQ(result.out, "");
+}
+
 TEST(QuantizeVerbTest, AnArtifactIsMadeOnceAndAnswers) {
   const TemporaryDirectory directory;
   const std::vector<std::string> arguments = {
