@@ -5,11 +5,20 @@
 #include "engine/tokenizer/jinja_eval.h"
 #include "engine/tokenizer/jinja_parser.h"
 #include "engine/tokenizer/tokenizer_definition.h"
+#include "engine/tokenizer/unicode.h"
 
 namespace assay::engine {
 namespace {
 
 constexpr int64_t kMaxTemplateBytes = 4 << 20;
+
+// A template's strings are characters: all that works on them relies on it.
+absl::Status CheckUtf8(size_t message, const char* field, const std::string& text) {
+  const size_t valid = ValidUtf8Prefix(text);
+  if (valid == text.size()) return absl::OkStatus();
+  return InvalidArgument("message {}: its {} is not UTF-8 (byte {:#04x} at offset {})", message + 1,
+                         field, static_cast<uint8_t>(text[valid]), valid);
+}
 
 class JinjaChatTemplate final : public ChatTemplate {
  public:
@@ -23,7 +32,10 @@ class JinjaChatTemplate final : public ChatTemplate {
                                      bool add_generation_prompt) const override {
     using jinja::Value;
     jinja::List list;
-    for (const ChatMessage& message : messages) {
+    for (size_t i = 0; i < messages.size(); ++i) {
+      const ChatMessage& message = messages[i];
+      ASSAY_RETURN_IF_ERROR(CheckUtf8(i, "role", message.role));
+      ASSAY_RETURN_IF_ERROR(CheckUtf8(i, "content", message.content));
       list.push_back(Value::Of(
           jinja::Dict{{"role", Value::Of(message.role)}, {"content", Value::Of(message.content)}}));
     }

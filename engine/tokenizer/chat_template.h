@@ -31,7 +31,8 @@ class ChatTemplate {
 
   virtual ~ChatTemplate() = default;
 
-  // INVALID_ARGUMENT carries what the template raised (raise_exception).
+  // INVALID_ARGUMENT carries what the template raised (raise_exception), or names the message that
+  // is not UTF-8.
   virtual absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
                                              bool add_generation_prompt) const = 0;
 };

@@ -136,6 +136,15 @@ TEST(ChatTemplateTest, WhatATemplateRaisesReachesTheCaller) {
 }
 
 // A prompt is a function of its messages: there is no clock.
+// Found by fuzzing: stripping such a text looked up a class for what is no character.
+TEST(ChatTemplateTest, AMessageThatIsNotUtf8IsRefused) {
+  const auto chat = ChatTemplate::Parse("{{ messages[1].content | trim }}", "", "");
+  ASSERT_OK(chat);
+  const auto text = (*chat)->Render({{"system", "so"}, {"user", "x\xFF\xBF\xBF\xBF"}}, true);
+  EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(text.status().message(), "message 2: its content is not UTF-8 (byte 0xff at offset 1)");
+}
+
 TEST(ChatTemplateTest, TheDateIsNotDefined) {
   ASSERT_OK_AND_ASSIGN(
       const auto chat_template,
