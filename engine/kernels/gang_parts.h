@@ -25,10 +25,24 @@ struct PeerSync {
   const uint32_t* aborted = nullptr;  // host memory: not 0 when nobody shall wait any more
 };
 
+// Where ranks write small parts into each other's memory, so that who needs one polls its own: a
+// single hop, where a barrier and a read are three. A part needs no flag and no number: memory that
+// nobody has written holds kNotArrived in every word, and who has read a word puts that back. So an
+// inbox can be used again after an exchange through another one, as a window.
+struct PeerInbox {
+  static constexpr uint32_t kNotArrived =
+      0xFFFFFFFF;  // of bf16 and float32 a NaN that is never computed
+
+  int64_t bytes = 0;           // of a part, at most; 0: no inbox
+  void* from[kMaxRanks] = {};  // this rank's memory, by the rank that writes it
+  void* at[kMaxRanks] = {};    // the others' memory for what this rank writes
+};
+
 struct GangParts {
   int num_ranks = 0;
   const void* parts[kMaxRanks] = {};  // by rank; readable once the kernel has waited for its peers
   PeerSync sync = {};
+  PeerInbox inbox = {};  // of the same window
 };
 
 }  // namespace assay::engine

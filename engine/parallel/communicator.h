@@ -5,9 +5,9 @@
 // adds nothing up: sums are taken by whoever reads the parts, in the order of the ranks, so that a
 // result depends neither on the way the bytes went nor on the size of the message.
 //
-// All ranks share the same windows in the same order. A window may be written again after another
-// one has been shared: by then every rank has read it. So whoever sums again and again uses two
-// windows in turn.
+// All ranks share the same windows in the same order. A window may be written and shared again
+// after another one has been shared: by then every rank has read it. So whoever sums again and
+// again uses two windows in turn.
 //
 // One thread per rank; only Abort may be called from any.
 #pragma once

@@ -119,13 +119,16 @@ absl::StatusOr<std::vector<BenchmarkRow>> MeasureAllReduce(std::span<const int> 
   };
   for (const int rows : num_rows) {
     const int64_t bytes = int64_t{rows} * hidden_size * 2;
-    if (!communicators.empty()) {
+    // As a step does it, and then with all parts read where they are.
+    for (const bool in_place : {false, true}) {
+      if (communicators.empty()) break;
       ASSAY_ASSIGN_OR_RETURN(const double ours, OnEveryRank(devices, [&](size_t rank) {
                                const Side& side = sides[rank];
                                return TimeAsGraph(side, [&](int i) -> absl::Status {
                                  ASSAY_ASSIGN_OR_RETURN(
-                                     const GangParts parts,
+                                     GangParts parts,
                                      communicators[rank]->Share(i % 2, bytes, side.stream.get()));
+                                 if (in_place) parts.inbox = {};
                                  return SumNorm({.hidden = side.hidden.data(),
                                                  .update = parts,
                                                  .weight = side.weight.data(),
@@ -137,7 +140,7 @@ absl::StatusOr<std::vector<BenchmarkRow>> MeasureAllReduce(std::span<const int> 
                                                 side.stream.get());
                                });
                              }));
-      add("allreduce", rows, ours);
+      add(in_place ? "in place" : "allreduce", rows, ours);
     }
     if (nccl.ok()) {
       ASSAY_ASSIGN_OR_RETURN(const double theirs, OnEveryRank(devices, [&](size_t rank) {

@@ -14,7 +14,7 @@ struct RmsNormArgs {
   const __nv_bfloat16* update = nullptr;  // likewise, added first; null: nothing to add
   // Rows of hidden and update that are normed, [num_rows]; null: row i is row i.
   const int32_t* rows = nullptr;
-  const float* weight = nullptr;    // [size]
+  const float* weight = nullptr;    // [size]; no kernel before on the stream writes it
   __nv_bfloat16* sum = nullptr;     // hidden + update, [num_rows, size]; may be hidden; null: no
   __nv_bfloat16* normed = nullptr;  // [num_rows, size]
   int num_rows = 0;

@@ -20,12 +20,12 @@ namespace assay::engine::cuda {
 
 struct SumNormArgs {
   const __nv_bfloat16* hidden = nullptr;  // [rows, size]
-  // bf16 [rows, size] each. Of more than two ranks they may be summed in place, where `sum` is
-  // given and `rows` is not.
+  // bf16 [rows, size] each; where the rows fit an inbox, the own part alone is read there. Of more
+  // than two ranks they may be summed in place, where `sum` is given and `rows` is not.
   GangParts update;
   // Rows of hidden and update that are normed, [num_rows]; null: row i is row i.
   const int32_t* rows = nullptr;
-  const float* weight = nullptr;    // [size]
+  const float* weight = nullptr;    // [size]; no kernel before on the stream writes it
   __nv_bfloat16* sum = nullptr;     // hidden + update, [num_rows, size]; may be hidden; null: no
   __nv_bfloat16* normed = nullptr;  // [num_rows, size]
   int num_rows = 0;

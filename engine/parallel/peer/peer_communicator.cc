@@ -20,7 +20,11 @@ constexpr int kBlocksOfSharedDevice = 32;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// A rank's memory: epochs, then what the others write, then the windows.
+// Of a part that is pushed rather than read where it is. Each rank sends it to every other: among
+// many, reading in two shots moves less.
+constexpr int64_t kMostInboxBytes = int64_t{1} << 20;
+
+// A rank's memory: epochs, what the others have reached, windows, and their inboxes.
 struct Layout {
   Layout(int size, const std::vector<int64_t>& window_bytes) {
     arrived = PeerSync::kMaxBlocks * int64_t{sizeof(uint32_t)};
@@ -29,10 +33,19 @@ struct Layout {
       windows.push_back(bytes);
       bytes += Aligned(window);
     }
+    first_inbox = bytes;
+    for (const int64_t window : window_bytes) {
+      inboxes.push_back(bytes);
+      inbox_bytes.push_back(std::min(Aligned(window), kMostInboxBytes));
+      bytes += size * inbox_bytes.back();
+    }
   }
 
   int64_t arrived = 0;  // offset, and the size of one rank's row
   std::vector<int64_t> windows;
+  int64_t first_inbox = 0;           // from here on there are inboxes
+  std::vector<int64_t> inboxes;      // by window: the first rank's
+  std::vector<int64_t> inbox_bytes;  // likewise, of one rank
   int64_t bytes = 0;
 };
 
@@ -69,7 +82,12 @@ class PeerCommunicator final : public Communicator {
   absl::StatusOr<GangParts> Share(int index, int64_t, CUstream_st*) override {
     GangParts gang;
     gang.num_ranks = size();
-    for (int peer = 0; peer < size(); ++peer) gang.parts[peer] = Window(index, peer);
+    gang.inbox.bytes = group_->layout.inbox_bytes[static_cast<size_t>(index)];
+    for (int peer = 0; peer < size(); ++peer) {
+      gang.parts[peer] = Window(index, peer);
+      gang.inbox.from[peer] = Inbox(index, rank_, peer);
+      gang.inbox.at[peer] = Inbox(index, peer, rank_);
+    }
     gang.sync = sync_;
     return gang;
   }
@@ -84,6 +102,12 @@ class PeerCommunicator final : public Communicator {
   std::byte* Window(int index, int rank) const {
     return group_->memory[static_cast<size_t>(rank)].data() +
            group_->layout.windows[static_cast<size_t>(index)];
+  }
+
+  std::byte* Inbox(int index, int of_rank, int from_rank) const {
+    const auto window = static_cast<size_t>(index);
+    return group_->memory[static_cast<size_t>(of_rank)].data() + group_->layout.inboxes[window] +
+           from_rank * group_->layout.inbox_bytes[window];
   }
 
   const int rank_;
@@ -141,7 +165,11 @@ absl::StatusOr<Communicators> MakePeerCommunicators(std::span<const int> devices
       if (peer != device) ASSAY_RETURN_IF_ERROR(EnableAccess(device, peer));
     }
     ASSAY_ASSIGN_OR_RETURN(auto memory, DeviceBuffer<std::byte>::Allocate(group->layout.bytes));
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(memory.data(), 0, static_cast<size_t>(memory.bytes())));
+    const int64_t first_inbox = group->layout.first_inbox;
+    static_assert(PeerInbox::kNotArrived == 0xFFFFFFFF);  // so that bytes can be set
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(memory.data(), 0, static_cast<size_t>(first_inbox)));
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(memory.data() + first_inbox, 0xFF,
+                                          static_cast<size_t>(memory.bytes() - first_inbox)));
     ASSAY_RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
     group->memory.push_back(std::move(memory));
   }

@@ -1,6 +1,6 @@
-// A gang whose GPUs read each other's memory, in one process: kernels load the parts where they
-// are, over NVLink, behind a barrier of their own (gang_parts.h). Share launches nothing. Plain
-// peer access: no multicast.
+// A gang whose GPUs reach each other's memory, in one process: kernels push small parts into their
+// peers' inboxes, and load large ones where they are behind a barrier of their own (gang_parts.h),
+// over NVLink. Share launches nothing. Plain peer access: no multicast.
 #pragma once
 
 #include <absl/status/statusor.h>
