@@ -24,6 +24,7 @@ struct EngineCase {
   // Static keys, with tables from calibration on the CPU: "16-16-4" of kvquant_star.
   std::string static_keys;
   bool pre_bias = false;
+  int num_ranks = 2;  // where it is run by a gang
 
   bool quantizes() const { return description.quantizes_anything() || !static_keys.empty(); }
 };

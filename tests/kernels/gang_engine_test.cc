@@ -1,8 +1,11 @@
-// Whole models over a gang of two ranks: on two GPUs, or on one that both share where there is no
-// second.
+// Whole models over gangs of two ranks and of four: each on a GPU of its own, or sharing what GPUs
+// there are.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -11,11 +14,11 @@
 #include "engine/decoder/cuda/cuda_gang.h"
 #include "engine/decoder/cuda/cuda_runner.h"
 #include "engine/kernels/cuda/device.h"
-#include "engine/parallel/peer/peer_communicator.h"
 #include "engine/quant/quantize.h"
 #include "engine/runtime/engine.h"
 #include "tests/kernels/cuda_fixture.h"
 #include "tests/kernels/engine_cases.h"
+#include "tests/kernels/gang_devices.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/unit/engine/decoder/random_model.h"
@@ -39,12 +42,9 @@ using testing::WriteRandomModel;
 // would wait for one that waits for it. Before anything asks CUDA.
 [[maybe_unused]] const int kEagerLoading = setenv("CUDA_MODULE_LOADING", "EAGER", 1);
 
-std::vector<int> Devices() {
-  const std::vector<int> two = {0, 1};
-  return cuda::NumDevices() > 1 && cuda::HavePeerAccess(two) ? two : std::vector<int>{0, 0};
+std::string GangName(int num_ranks = 2) {
+  return fmt::format("cuda:{}", fmt::join(cuda::GangDevices(num_ranks), ","));
 }
-
-std::string GangName() { return Devices()[1] == 1 ? "cuda:0,1" : "cuda:0,0"; }
 
 double RootMeanSquare(const std::vector<float>& a, const std::vector<float>& b) {
   EXPECT_EQ(a.size(), b.size());
@@ -82,20 +82,30 @@ std::vector<EngineCase> GangCases() {
                        .config = EngineCaseConfig(Family::kLlama, 128, 4, 2)};
   biased.config.qkv_bias = biased.config.o_bias = true;
   cases.insert(cases.end(), {tied, untied, biased});
+  const size_t num_pairs = cases.size();
+  for (size_t i = 0; i < num_pairs; ++i) {
+    if (cases[i].config.num_heads % 4 != 0) continue;
+    cases.push_back(cases[i]);
+    cases.back().num_ranks = 4;
+    cases.back().name += "_on_4";
+  }
   return cases;
 }
 
-class GangEngineTest : public EngineCaseTest {};
+class GangEngineTest : public EngineCaseTest {
+ protected:
+  std::string Gang() const { return GangName(GetParam().num_ranks); }
+};
 
 // What a gang does more than one GPU is round each rank's part of an update to bf16 before they are
-// summed. The parts of a sum of random terms have half its variance each: together they add as much
-// rounding as the update's own, and all other roundings stay. So the distance from float32 grows by
-// sqrt(2) at most, and 1.5 leaves room for chance.
+// summed. The n parts of a sum of random terms have an n-th of its variance each: together they add
+// as much rounding as the update's own, and all other roundings stay. So the distance from float32
+// grows by sqrt(2) at most, and 1.5 leaves room for chance.
 TEST_P(GangEngineTest, LogitsAreAsNearToFloat32AsOneGpusUpToTheRoundingOfParts) {
   const std::vector<int32_t> ids = RandomIds(300, GetParam().config.vocab_size, 1);
   const std::vector<float> exact = Logits(model_dir(), {}, ids);
   const double alone = RootMeanSquare(Logits(model_dir(), {.device = "cuda"}, ids), exact);
-  const double gang = RootMeanSquare(Logits(model_dir(), {.device = GangName()}, ids), exact);
+  const double gang = RootMeanSquare(Logits(model_dir(), {.device = Gang()}, ids), exact);
   RecordProperty("one_gpu_root_mean_square", std::to_string(alone));
   RecordProperty("gang_root_mean_square", std::to_string(gang));
   EXPECT_GT(alone, 0);
@@ -103,7 +113,7 @@ TEST_P(GangEngineTest, LogitsAreAsNearToFloat32AsOneGpusUpToTheRoundingOfParts) 
 }
 
 TEST_P(GangEngineTest, ARequestsTokensDependNeitherOnItsCompanyNorOnTheRun) {
-  EngineOptions options = {.device = GangName(), .max_model_len = 512};
+  EngineOptions options = {.device = Gang(), .max_model_len = 512};
   const Outputs together = Generate(options, {.ids = Requests(64), .temperature = 1.5f});
   ASSERT_EQ(together.size(), 64u);
   EXPECT_EQ(Generate(options, {.ids = Requests(64), .temperature = 1.5f}), together);
@@ -117,14 +127,14 @@ TEST_P(GangEngineTest, ARequestsTokensDependNeitherOnItsCompanyNorOnTheRun) {
 }
 
 TEST_P(GangEngineTest, PreemptionDoesNotShow) {
-  const EngineOptions options = {.device = GangName(), .max_model_len = 256};
+  const EngineOptions options = {.device = Gang(), .max_model_len = 256};
   const Outputs expected = Generate(options, {.ids = Requests(24), .temperature = 1.5f});
   // As many bytes as 5 blocks of 16-bit values take, of 64 tokens each: one sequence needs 4. Where
-  // both ranks hold the one KV head, twice that.
+  // several ranks hold the same KV head, as much more.
   const ModelConfig& config = GetParam().config;
   EngineOptions tight = options;
   tight.kv_cache_bytes = int64_t{5} * 64 * config.num_layers * config.kv_size() * 2 * 2 *
-                         (config.num_kv_heads == 1 ? 2 : 1);
+                         std::max(1, GetParam().num_ranks / config.num_kv_heads);
   int64_t num_preemptions = 0;
   EXPECT_EQ(Generate(tight, {.ids = Requests(24), .temperature = 1.5f}, &num_preemptions),
             expected);
@@ -194,13 +204,14 @@ TEST_F(GangTest, RandomWeightsAreTheSameModelForAnyNumberOfRanks) {
 }
 
 TEST_F(GangTest, TheWayOfTheBytesDoesNotShow) {
-  if (Devices()[1] == 0) GTEST_SKIP() << "NCCL needs two GPUs";
+  if (cuda::NumPeers(2) < 2) GTEST_SKIP() << "NCCL needs two GPUs";
   WriteRandomModel(EngineCaseConfig(Family::kQwen2, 128, 6, 2), dir_.path(), 1, DType::kBF16);
   const std::vector<int32_t> ids = RandomIds(300, 200, 1);
   std::map<GangTransport, std::vector<float>> logits;
   for (const GangTransport transport : {GangTransport::kPeer, GangTransport::kNccl}) {
     const auto runner = LoadCudaRunner(
-        dir_.path(), {.devices = Devices(), .max_model_len = 512, .transport = transport});
+        dir_.path(),
+        {.devices = cuda::GangDevices(2), .max_model_len = 512, .transport = transport});
     if (absl::IsFailedPrecondition(runner.status())) GTEST_SKIP() << runner.status();
     ASSERT_OK(runner);
     ASSERT_OK_AND_ASSIGN(logits[transport], (*runner)->Forward(ids, nullptr));
@@ -220,7 +231,10 @@ class BrokenGangTest : public GangTest {
     WriteRandomModel(EngineCaseConfig(Family::kLlama, 128, 8, 2), dir_.path(), 1);
     auto gang = cuda::CudaGang::Load(
         dir_.path(),
-        {.devices = Devices(), .max_num_seqs = 4, .swap_bytes = 0, .pass_timeout = timeout},
+        {.devices = cuda::GangDevices(2),
+         .max_num_seqs = 4,
+         .swap_bytes = 0,
+         .pass_timeout = timeout},
         {.max_rows = 32, .max_decode_rows = 4, .max_sampled = 4, .max_model_len = 128});
     EXPECT_OK(gang);
     return gang.ok() ? *std::move(gang) : nullptr;

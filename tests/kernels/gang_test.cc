@@ -1,5 +1,5 @@
-// Exchanges between the ranks of a gang, two and four: on two GPUs, or on one that all share where
-// there is no second.
+// Exchanges between the ranks of a gang, two and four: each on a GPU of its own, or sharing what
+// GPUs there are.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -12,6 +12,7 @@
 #include "engine/parallel/nccl/nccl_communicator.h"
 #include "engine/parallel/peer/peer_communicator.h"
 #include "tests/kernels/cuda_fixture.h"
+#include "tests/kernels/gang_devices.h"
 
 namespace assay::engine::cuda {
 namespace {
@@ -24,11 +25,9 @@ class GangTest : public ::testing::TestWithParam<int> {
  protected:
   void SetUp() override {
     if (NumDevices() == 0) GTEST_SKIP() << kNoGpu;
-    const std::vector<int> two = {0, 1};
-    const int num_devices = NumDevices() > 1 && HavePeerAccess(two) ? 2 : 1;
-    for (int rank = 0; rank < num_ranks(); ++rank) {
-      devices_.push_back(rank % num_devices);
-      ASSERT_OK(UseDevice(devices_.back()));
+    devices_ = GangDevices(num_ranks());
+    for (const int device : devices_) {
+      ASSERT_OK(UseDevice(device));
       ASSERT_OK_AND_ASSIGN(streams_.emplace_back(), MakeStream());
     }
   }
@@ -155,7 +154,7 @@ TEST_P(GangTest, EveryRankSumsThePartsAndNormsLikeOneGpu) {
 // too soon would change the residual for good.
 TEST_P(GangTest, ManyExchangesInARowSeeEveryPartOnce) {
   constexpr int kRounds = 300;
-  constexpr int kRows = 100;  // up to 800 KB: among four ranks, in one shot and in two
+  constexpr int kRows = 200;  // up to 1.6 MB: pushed and read in place, among four in two shots
   constexpr int kSize = 4096;
   constexpr int64_t kElements = int64_t{kRows} * kSize;
   Connect({kElements * 2, kElements * 2});
@@ -190,7 +189,7 @@ TEST_P(GangTest, ManyExchangesInARowSeeEveryPartOnce) {
           const auto parts = communicator(rank).Share(round % 2, kElements * 2, stream(rank));
           ASSAY_RETURN_IF_ERROR(parts.status());
           // Another number of blocks each time: their epochs go up on their own.
-          const int rows = 1 + round * 7 % kRows;
+          const int rows = 1 + round * 37 % kRows;
           ASSAY_RETURN_IF_ERROR(sides[index].Launch(*parts, rows, kSize, stream(rank)));
         }
         return CudaStatus(cudaStreamSynchronize(stream(rank)), "the rounds");
@@ -216,11 +215,41 @@ TEST_P(GangTest, ManyExchangesInARowSeeEveryPartOnce) {
       ASSERT_OK(FillRandom(parts[static_cast<size_t>(rank)].data(), kElements, 0, 1,
                            seed(round, rank), stream(0)));
     }
-    ASSERT_OK(alone.Launch(local, 1 + round * 7 % kRows, kSize, stream(0)));
+    ASSERT_OK(alone.Launch(local, 1 + round * 37 % kRows, kSize, stream(0)));
   }
   const std::vector<uint16_t> expected = Bits(0, alone.hidden);
   for (int rank = 0; rank < num_ranks(); ++rank) {
     EXPECT_EQ(Bits(rank, sides[static_cast<size_t>(rank)].hidden), expected) << "rank " << rank;
+  }
+}
+
+// Inboxes tell what has not arrived by its bits. A product that makes these very bits, which are a
+// NaN's, must not be waited for.
+TEST_P(GangTest, PartsThatLookLikeNothingArrive) {
+  constexpr int kSize = 2048;
+  Connect({kSize * 2, kSize * 2});
+  std::vector<Side> sides;
+  for (int rank = 0; rank < num_ranks(); ++rank) {
+    sides.push_back({.hidden = ToRank(rank, std::vector<__nv_bfloat16>(kSize)),
+                     .normed = ToRank(rank, std::vector<__nv_bfloat16>(kSize)),
+                     .weight = ToRank(rank, std::vector<float>(kSize, 1))});
+    for (const int window : {0, 1}) {
+      ASSERT_EQ(cudaMemset(communicator(rank).window(window), 0xFF, kSize * 2), cudaSuccess);
+    }
+  }
+  for (int round = 0; round < 4; ++round) {  // inboxes are as they were
+    for (int rank = 0; rank < num_ranks(); ++rank) {
+      Use(rank);
+      ASSERT_OK_AND_ASSIGN(const GangParts gang,
+                           communicator(rank).Share(round % 2, kSize * 2, stream(rank)));
+      ASSERT_GE(gang.inbox.bytes, kSize * 2);
+      ASSERT_OK(sides[static_cast<size_t>(rank)].Launch(gang, 1, kSize, stream(rank)));
+    }
+  }
+  for (int rank = 0; rank < num_ranks(); ++rank) {
+    for (const uint16_t bits : Bits(rank, sides[static_cast<size_t>(rank)].hidden)) {
+      ASSERT_GT(bits & 0x7FFF, 0x7F80) << "not a NaN";
+    }
   }
 }
 
@@ -282,7 +311,7 @@ TEST_P(GangTest, AnAbortFreesAKernelWhosePeerNeverComes) {
 }
 
 TEST_P(GangTest, NcclBringsTheSameBits) {
-  if (devices_[0] == devices_[1] || num_ranks() > 2) GTEST_SKIP() << "NCCL needs a GPU a rank";
+  if (NumPeers(num_ranks()) < num_ranks()) GTEST_SKIP() << "NCCL needs a GPU a rank";
   constexpr int kRows = 33;
   constexpr int kSize = 5120;
   constexpr int64_t kElements = int64_t{kRows} * kSize;

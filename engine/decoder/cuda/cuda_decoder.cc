@@ -179,6 +179,10 @@ absl::Status CudaDecoder::AddAndNormalize(Window window, RmsNormArgs args, cudaS
 }
 
 absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
+  if (communicator_ != nullptr && has_unshared_update_) {
+    // Windows are shared in turn (communicator.h), and the step before had no logits.
+    ASSAY_RETURN_IF_ERROR(AddAndNormalize(kMlpWindow, NormArgs(model_.final_norm, 1), stream));
+  }
   num_rows_ = step.rows.num_rows;
   ASSAY_RETURN_IF_ERROR(GatherEmbeddings({.ids = step.ids,
                                           .drawn = step.drawn,
@@ -197,6 +201,7 @@ absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
     ASSAY_RETURN_IF_ERROR(RunAttention(layer, step, stream));
     ASSAY_RETURN_IF_ERROR(RunMlp(layer, step, stream));
   }
+  has_unshared_update_ = true;
   return absl::OkStatus();
 }
 
@@ -278,6 +283,7 @@ absl::Status CudaDecoder::ComputeLogits(const int32_t* row_indices, int num_rows
   RmsNormArgs norm = NormArgs(model_.final_norm, num_rows);
   norm.rows = row_indices;
   ASSAY_RETURN_IF_ERROR(AddAndNormalize(kMlpWindow, norm, stream));
+  has_unshared_update_ = false;
   float* const own = communicator_ == nullptr
                          ? logits_.data()
                          : reinterpret_cast<float*>(communicator_->window(kLogitsWindow));

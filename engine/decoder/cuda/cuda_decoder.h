@@ -105,7 +105,8 @@ class CudaDecoder {
   const CudaModel& model_;
   const Limits limits_;
   Communicator* const communicator_;
-  int num_rows_ = 0;  // of the last Run
+  int num_rows_ = 0;                  // of the last Run
+  bool has_unshared_update_ = false;  // it ended with one that no logits have been made of
   CublasLt lt_;
   std::optional<Linear> qkv_, o_, gate_up_, down_, lm_head_;
 
