@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
+#include <string>
 
 #include "engine/kernels/cuda/kv_pages.h"
 #include "tests/kernels/cuda_fixture.h"
@@ -27,11 +29,14 @@ class CudaInvarianceTest : public testing::EngineCaseTest {
   static constexpr float kTemperature = 1.5f;
   static constexpr int kRequests = 40;
 
-  const Outputs& alone() {
-    if (alone_.empty()) {
-      alone_ = Generate({.max_model_len = 512}, {Requests(kRequests), false, kTemperature});
+  // The same for every test of a case, so generated once.
+  const Outputs& alone() const {
+    static std::map<std::string, Outputs> of_cases;
+    Outputs& outputs = of_cases[GetParam().name];
+    if (outputs.empty()) {
+      outputs = Generate({.max_model_len = 512}, {Requests(kRequests), false, kTemperature});
     }
-    return alone_;
+    return outputs;
   }
 
   Outputs Together(EngineOptions options, int num_requests) const {
@@ -43,9 +48,6 @@ class CudaInvarianceTest : public testing::EngineCaseTest {
   static Outputs FirstOf(const Outputs& outputs) {
     return {outputs.begin(), outputs.lower_bound(kRequests)};
   }
-
- private:
-  Outputs alone_;
 };
 
 TEST_P(CudaInvarianceTest, InABatchOf256) {
