@@ -43,8 +43,8 @@ class SampleTest : public CudaTest {
     const auto device_params = ToDevice(params);
     const auto ids = OnDevice<int32_t>(std::ssize(expected));
     const int num_rows = static_cast<int>(expected.size());
-    // Few rows take clusters of thread blocks.
-    for (const int rows_at_once : {num_rows, 7}) {
+    // The fewer rows, the more thread blocks share one.
+    for (const int rows_at_once : {num_rows, 129, 65, 33, 17, 7}) {
       for (int first = 0; first < num_rows; first += rows_at_once) {
         ASSERT_OK(Sample({.logits = device_logits.data() + first * static_cast<int64_t>(vocab),
                           .params = device_params.data() + first,
@@ -101,9 +101,9 @@ TEST_P(SampleVocabularyTest, IdsAreTheCpus) {
                 num_positions);
 }
 
-// The last two are real models'.
+// The last three are real models'; a slice of the last does not fit a block's memory.
 INSTANTIATE_TEST_SUITE_P(Vocabularies, SampleVocabularyTest,
-                         ::testing::Values(1, 3, 96, 512, 1001, 5000, 128256, 151936));
+                         ::testing::Values(1, 3, 96, 512, 1001, 5000, 128256, 151936, 262144));
 
 // Small enough for racecheck, which takes seconds a row; by blocks alone and by clusters of them.
 TEST_F(SampleTest, OneDrawOfEachSettingIsTheCpus) {

@@ -13,8 +13,8 @@ __device__ inline Running ScanThreads(Running value, SharedState* shared, Runnin
   Running inclusive = value;
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
-    const Running other = {__shfl_up_sync(0xFFFFFFFFu, inclusive.mass, distance),
-                           __shfl_up_sync(0xFFFFFFFFu, inclusive.count, distance)};
+    const Running other = {__shfl_up_sync(kAllLanes, inclusive.mass, distance),
+                           __shfl_up_sync(kAllLanes, inclusive.count, distance)};
     if (lane >= distance) inclusive = inclusive + other;
   }
   __syncthreads();  // the warps' sums of the last scan have been read
@@ -22,6 +22,7 @@ __device__ inline Running ScanThreads(Running value, SharedState* shared, Runnin
   __syncthreads();
   Running before;
   Running all;
+#pragma unroll
   for (int w = 0; w < kWarps; ++w) {
     if (w == warp) before = all;
     all = all + shared->warp_sums[w];
@@ -30,52 +31,68 @@ __device__ inline Running ScanThreads(Running value, SharedState* shared, Runnin
   return {before.mass + inclusive.mass - value.mass, before.count + inclusive.count - value.count};
 }
 
-// Of consecutive items, kPerThread a thread, the first at which the running sum exceeds target;
-// false when there is none. The answer is in shared->found_*: its index and the sums around it.
+// Consecutive items, kPerThread a thread, and the sums around them.
 template <int kPerThread>
-__device__ bool FindFirst(const Running (&items)[kPerThread], Running before, bool by_count,
-                          uint64_t target, SharedState* shared) {
-  Running sum;
-#pragma unroll
-  for (int i = 0; i < kPerThread; ++i) sum = sum + items[i];
-  Running total;
-  Running running = before + ScanThreads(sum, shared, &total);
-#pragma unroll
-  for (int i = 0; i < kPerThread; ++i) {
-    const Running through = running + items[i];
-    // One thread at most: sums never fall.
-    if (running.by(by_count) <= target && through.by(by_count) > target) {
-      shared->found_index = threadIdx.x * kPerThread + i;
-      shared->found_before = running;
-      shared->found_through = through;
-    }
-    running = through;
-  }
-  __syncthreads();
-  return (before + total).by(by_count) > target;
-}
+struct Items {
+  Running each[kPerThread];
+  Running before;  // this thread's first
+  Running total;   // of all threads' items, and what was before them
 
-__device__ inline bool FindBin(const Histogram& histogram, Running before, bool by_count,
-                               uint64_t target, SharedState* shared) {
-  Running bins[kBinsPerThread];
+  __device__ void AddUp(Running before_all, SharedState* shared) {
+    Running sum;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) sum = sum + each[i];
+    before = before_all + ScanThreads(sum, shared, &total);
+    total = before_all + total;
+  }
+
+  // The first at which the running sum exceeds target, which total does. The answer is in
+  // shared->item*: its index and the sums around it.
+  __device__ void FindFirst(bool by_count, uint64_t target, SharedState* shared) const {
+    __syncthreads();  // the last answer has been read
+    Running running = before;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const Running through = running + each[i];
+      // One thread at most: sums never fall.
+      if (running.by(by_count) <= target && through.by(by_count) > target) {
+        shared->item = threadIdx.x * kPerThread + i;
+        shared->item_before = running;
+        shared->item_through = through;
+      }
+      running = through;
+    }
+    __syncthreads();
+  }
+};
+
+using Bins = Items<kBinsPerThread>;
+
+__device__ inline void AddUpBins(const Histogram& histogram, Running before, SharedState* shared,
+                                 Bins* bins) {
 #pragma unroll
   for (int i = 0; i < kBinsPerThread; ++i) {
     const int bin = threadIdx.x * kBinsPerThread + i;
-    bins[i] = {histogram.mass(bin), histogram.counts[bin]};
+    bins->each[i] = {histogram.mass(bin), histogram.counts[bin]};
   }
-  return FindFirst(bins, before, by_count, target, shared);
+  bins->AddUp(before, shared);
 }
 
-// Ascending, in place; n <= kListSize.
+// shared->list ascending, in place; n <= kListSize.
 __device__ inline void SortList(int n, SharedState* shared) {
+  // A warp's pairs of up to so many elements' distance lie in 64 elements that are its own.
+  constexpr int kWarpDistance = 32;
   int padded = 1;
   while (padded < n) padded *= 2;
   for (int i = n + threadIdx.x; i < padded; i += kThreads) shared->list[i] = ~uint64_t{0};
   __syncthreads();
+#pragma unroll 1
   for (int run = 2; run <= padded; run *= 2) {
+#pragma unroll 1
     for (int distance = run / 2; distance > 0; distance /= 2) {
       for (int pair = threadIdx.x; pair < padded / 2; pair += kThreads) {
-        const int low = pair / distance * 2 * distance + pair % distance;
+        const int place = pair & (distance - 1);
+        const int low = 2 * (pair - place) + place;
         const int high = low + distance;
         const bool ascending = (low & run) == 0;
         const uint64_t a = shared->list[low];
@@ -85,9 +102,15 @@ __device__ inline void SortList(int n, SharedState* shared) {
           shared->list[high] = a;
         }
       }
-      __syncthreads();
+      const int next = distance > 1 ? distance / 2 : run;
+      if (distance > kWarpDistance || next > kWarpDistance) {
+        __syncthreads();
+      } else {
+        __syncwarp();
+      }
     }
   }
+  __syncthreads();
 }
 
 // A rank: its token, and the mass of all ranks through it.
@@ -96,36 +119,45 @@ struct Rank {
   uint64_t running_mass = 0;
 };
 
-// The rank among the tokens that all blocks listed, for every block to read. Called by the first.
+// How many tokens all blocks found, and the sum of the blocks before `block`.
 template <int kBlocks>
-__device__ void FindInList(const Row& row, Running before, bool by_count, uint64_t target,
-                           const Cluster<kBlocks>& cluster) {
-  SharedState* const shared = cluster.own;
-  int num_listed = static_cast<int>(shared->list_size);
-  for (int other = 1; other < kBlocks; ++other) {
-    const SharedState* const from = cluster.shared_of(other);
-    const int count = static_cast<int>(from->list_size);
-    for (int i = threadIdx.x; i < count; i += kThreads) {
-      shared->list[num_listed + i] = from->list[i];
-    }
-    num_listed += count;
+__device__ int CountFound(const Cluster<kBlocks>& cluster, int turn, int block, int* before) {
+  const int lane = threadIdx.x % 32;
+  const int found = lane < kBlocks ? static_cast<int>(cluster.shared_of(lane)->num_found[turn]) : 0;
+  *before = __reduce_add_sync(kAllLanes, lane < block ? found : 0);
+  return __reduce_add_sync(kAllLanes, found);
+}
+
+// What all blocks found, into this block's list: a warp copies a block's.
+template <int kBlocks>
+__device__ void CollectList(const Cluster<kBlocks>& cluster, int turn, int before) {
+  static_assert(kBlocks <= kWarps);
+  const int warp = threadIdx.x / 32;
+  if (warp >= kBlocks && kBlocks > 1) return;
+  const SharedState* const from = cluster.shared_of(kBlocks == 1 ? 0 : warp);
+  const int count = static_cast<int>(from->num_found[turn]);
+  const int step = kBlocks == 1 ? kThreads : 32;
+  for (int i = threadIdx.x % step; i < count; i += step) {
+    cluster.own->list[before + i] = from->found[turn][i];
   }
-  SortList(num_listed, shared);
-  Running items[kItemsPerThread];
+}
+
+// The rank among the `n` tokens of the list.
+__device__ inline Rank FindInList(const Row& row, int n, Running before, bool by_count,
+                                  uint64_t target, SharedState* shared) {
+  SortList(n, shared);
+  Items<kItemsPerThread> items;
 #pragma unroll
   for (int i = 0; i < kItemsPerThread; ++i) {
     const int place = threadIdx.x * kItemsPerThread + i;
-    if (place >= num_listed) continue;
+    if (place >= n) continue;
     const int32_t id = static_cast<int32_t>(static_cast<uint32_t>(shared->list[place]));
-    items[i] = {row.Mass(row.logits[id]), 1};
+    items.each[i] = {row.Mass(row.logits[id]), 1};
   }
-  FindFirst(items, before, by_count, target, shared);
-  if (threadIdx.x < kBlocks) {
-    SharedState* const reader = cluster.shared_of(threadIdx.x);
-    reader->answer_id =
-        static_cast<int32_t>(static_cast<uint32_t>(shared->list[shared->found_index]));
-    reader->answer_mass = shared->found_through.mass;
-  }
+  items.AddUp(before, shared);
+  items.FindFirst(by_count, target, shared);
+  return {static_cast<int32_t>(static_cast<uint32_t>(shared->list[shared->item])),
+          shared->item_through.mass};
 }
 
 // All tokens of `level`, more than the list takes: they rank by id, so they are added up in tiles.
@@ -134,69 +166,71 @@ __device__ inline Rank FindAmongEquals(const Row& row, uint32_t level, Running b
                                        bool by_count, uint64_t target, SharedState* shared) {
   for (int tile = 0; tile < row.vocab_size; tile += kThreads) {
     const int id = tile + threadIdx.x;
-    Running items[1];
+    Items<1> items;
     if (id < row.vocab_size && row.Level(row.logits[id]) == level) {
-      items[0] = {row.Mass(row.logits[id]), 1};
+      items.each[0] = {row.Mass(row.logits[id]), 1};
     }
-    if (FindFirst(items, before, by_count, target, shared)) {
-      return {static_cast<int32_t>(tile + shared->found_index), shared->found_through.mass};
+    items.AddUp(before, shared);
+    if (items.total.by(by_count) > target) {
+      items.FindFirst(by_count, target, shared);
+      return {static_cast<int32_t>(tile + shared->item), shared->item_through.mass};
     }
-    Running total;
-    ScanThreads(items[0], shared, &total);
-    before = before + total;
+    before = items.total;
   }
   return {};  // not reached: the histogram said that the rank is here
 }
 
-// The first rank at which the running mass (or count) exceeds target. False when there is none.
-// The first histogram is there; all threads of all blocks get the answer.
+// The first rank at which the running mass (or count) exceeds target, which that of all ranks does;
+// in all threads of all blocks. `bins`: of the first histogram. `turn`: of the lists.
 template <int kBlocks>
-__device__ bool FindRank(const Row& row, bool by_count, uint64_t target,
-                         const Cluster<kBlocks>& cluster, Rank* rank) {
+__device__ Rank FindRank(const Row& row, const Bins& bins, bool by_count, uint64_t target,
+                         const Cluster<kBlocks>& cluster, int* turn) {
   SharedState* const shared = cluster.own;
-  if (!FindBin(shared->first, {}, by_count, target, shared)) return false;
+  bins.FindFirst(by_count, target, shared);
   int shift = kFirstShift;
-  uint32_t prefix = shared->found_index;
-  Running before = shared->found_before;
+  uint32_t prefix = shared->item;
+  Running before = shared->item_before;
+#pragma unroll 1
   while (true) {
-    cluster.Sync();  // found_* and the list's size have been read
-    if (threadIdx.x == 0) shared->list_size = 0;
-    shared->second.Clear();
-    cluster.Sync();
-    const int next_shift = shift > kDigitBits ? shift - kDigitBits : 0;
+    // The list that was not read last: who reads it has passed the cluster's barrier since.
+    *turn ^= 1;
+    uint64_t* const found = shared->found[*turn];
+    uint32_t* const num_found = &shared->num_found[*turn];
+    if (threadIdx.x == 0) *num_found = 0;
+    __syncthreads();
     row.ForEach([&](int id, float logit) {
       const uint32_t level = row.Level(logit);
       if (level >> shift != prefix || level == kLastLevel) return;
-      const uint32_t place = atomicAdd(&shared->list_size, 1u);
-      if (place < kListSize) {
-        shared->list[place] = uint64_t{level} << 32 | static_cast<uint32_t>(id);
-      }
-      // The last digit repeats bits of the prefix, which does no harm: they are the same in all.
+      const uint32_t place = atomicAdd(num_found, 1u);
+      if (place < kListSize) found[place] = uint64_t{level} << 32 | static_cast<uint32_t>(id);
+    });
+    cluster.Sync();
+    int before_warp = 0;
+    const int n = CountFound(cluster, *turn, kBlocks == 1 ? 0 : threadIdx.x / 32, &before_warp);
+    if (n <= kListSize) {
+      CollectList(cluster, *turn, before_warp);
+      __syncthreads();
+      return FindInList(row, n, before, by_count, target, shared);
+    }
+    if (shift == 0) return FindAmongEquals(row, prefix, before, by_count, target, shared);
+
+    // Too many: by the next digit. The last one repeats bits of the prefix, which does no harm:
+    // they are the same in all.
+    const int next_shift = shift > kDigitBits ? shift - kDigitBits : 0;
+    shared->second.Clear();
+    row.ForEach([&](int, float logit) {
+      const uint32_t level = row.Level(logit);
+      if (level >> shift != prefix || level == kLastLevel) return;
       const uint32_t bin = level >> next_shift & (kBins - 1);
       shared->second.Add(bin, row.Mass(logit));
       atomicAdd(&shared->second.counts[bin], 1u);
     });
     cluster.AddUp(&SharedState::second);
-    int num_listed = 0;
-    for (int other = 0; other < kBlocks; ++other) {
-      num_listed += static_cast<int>(cluster.shared_of(other)->list_size);
-    }
-    if (num_listed <= kListSize) {
-      if (cluster.rank() == 0) FindInList(row, before, by_count, target, cluster);
-      cluster.Sync();
-      rank->id = shared->answer_id;
-      rank->running_mass = shared->answer_mass;
-      cluster.Sync();
-      return true;
-    }
-    if (shift == 0) {
-      *rank = FindAmongEquals(row, prefix, before, by_count, target, shared);
-      cluster.Sync();
-      return true;
-    }
-    FindBin(shared->second, before, by_count, target, shared);
-    prefix = prefix << (shift - next_shift) | shared->found_index;
-    before = shared->found_before;
+    Bins next;
+    AddUpBins(shared->second, before, shared, &next);
+    next.FindFirst(by_count, target, shared);
+    prefix = prefix << (shift - next_shift) | shared->item;
+    before = shared->item_before;
     shift = next_shift;
   }
 }

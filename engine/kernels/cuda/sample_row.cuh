@@ -10,6 +10,7 @@ namespace assay::engine::cuda::sampling {
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
+constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 constexpr int kBins = 1024;
 constexpr int kBinsPerThread = kBins / kThreads;
 constexpr int kListSize = 2048;
@@ -68,29 +69,34 @@ struct Histogram {
 // Sums of masses and of tokens up to a rank.
 struct Running {
   uint64_t mass = 0;
-  uint64_t count = 0;
+  uint32_t count = 0;
 
-  __device__ uint64_t by(bool counts) const { return counts ? count : mass; }
+  __device__ uint64_t by(bool counts) const { return counts ? uint64_t{count} : mass; }
   __device__ Running operator+(const Running& other) const {
     return {mass + other.mass, count + other.count};
   }
 };
 
-struct SharedState {
-  Histogram first;           // over all levels
-  Histogram second;          // within a bin
-  uint64_t list[kListSize];  // level, id
+struct alignas(16) SharedState {
+  Histogram first;  // over all levels
+  union {
+    Histogram second;  // within a bin that holds too many tokens for a list
+    // A bin's tokens in this block's slice, (level, id). Two lists take turns.
+    uint64_t found[2][kListSize];
+  };
+  uint32_t num_found[2];     // may be more than there is room for
+  uint64_t list[kListSize];  // what all blocks found
   Running warp_sums[kWarps];
-  uint64_t best;         // the first block's counts
-  Running found_before;  // of the ranks before the bin, tile or item that was found
-  Running found_through;
-  uint32_t found_index;
-  uint32_t list_size;  // the first block's counts, like its list
-  int32_t answer_id;   // what the first block found for all
-  uint64_t answer_mass;
+  uint64_t best;         // of this block's slice
+  Running item_before;   // of the ranks before the bin or item that was found
+  Running item_through;  // and with it
+  uint32_t item;
+  uint64_t loaded;  // a barrier: the slice is here
 };
 
-// The blocks that share a row; alone, a block is its own cluster.
+// The blocks that share a row; alone, a block is its own cluster. They read and write each other's
+// memory by plain accesses alone: what the compiler makes of a 64-bit atomic maximum does not reach
+// another block's.
 template <int kBlocks>
 struct Cluster {
   SharedState* own;
@@ -109,30 +115,35 @@ struct Cluster {
     }
   }
 
-  // Blocks read and write each other's memory by plain accesses alone: what the compiler makes of
-  // a 64-bit atomic maximum does not reach another block's.
-
   // Every block's histogram becomes the sum of all. A block adds its share of the bins, which
-  // nobody else reads, and hands the sums out.
+  // nobody else reads, and hands the sums out: some neighbouring lanes a bin, a block or two each.
   __device__ void AddUp(Histogram SharedState::*histogram) const {
     Sync();
     if constexpr (kBlocks > 1) {
       constexpr int kShare = kBins / kBlocks;
-      for (int i = threadIdx.x; i < kShare; i += kThreads) {
-        const int bin = rank() * kShare + i;
-        uint64_t mass = 0;
-        uint32_t count = 0;
-        for (int other = 0; other < kBlocks; ++other) {
-          const Histogram& part = shared_of(other)->*histogram;
-          mass += part.mass(bin);
-          count += part.counts[bin];
-        }
-        for (int other = 0; other < kBlocks; ++other) {
-          Histogram& sum = shared_of(other)->*histogram;
-          sum.low[bin] = static_cast<uint32_t>(mass);
-          sum.high[bin] = static_cast<uint32_t>(mass >> 32);
-          sum.counts[bin] = count;
-        }
+      constexpr int kLanes = kThreads / kShare;
+      constexpr int kBlocksPerLane = kBlocks / kLanes;
+      const int bin = rank() * kShare + static_cast<int>(threadIdx.x) / kLanes;
+      const int first = static_cast<int>(threadIdx.x) % kLanes * kBlocksPerLane;
+      uint64_t mass = 0;
+      uint32_t count = 0;
+#pragma unroll
+      for (int i = 0; i < kBlocksPerLane; ++i) {
+        const Histogram& part = shared_of(first + i)->*histogram;
+        mass += part.mass(bin);
+        count += part.counts[bin];
+      }
+#pragma unroll
+      for (int distance = 1; distance < kLanes; distance *= 2) {
+        mass += __shfl_xor_sync(kAllLanes, mass, distance);
+        count += __shfl_xor_sync(kAllLanes, count, distance);
+      }
+#pragma unroll
+      for (int i = 0; i < kBlocksPerLane; ++i) {
+        Histogram& sum = shared_of(first + i)->*histogram;
+        sum.low[bin] = static_cast<uint32_t>(mass);
+        sum.high[bin] = static_cast<uint32_t>(mass >> 32);
+        sum.counts[bin] = count;
       }
       Sync();
     }
@@ -141,13 +152,14 @@ struct Cluster {
 
 // A row and how its tokens weigh.
 struct Row {
-  const float* logits;
+  const float* logits;  // all of them
   int vocab_size;
   float maximum;
   float inverse_temperature;
-  // This block's slice of the row; whole vectors where the row is.
+  // This block's slice, and where it lies: in the row, or copied into shared memory.
   int begin;
   int end;
+  const float* slice;
 
   __device__ uint32_t Level(float logit) const {
     return TokenLevel(maximum, logit, inverse_temperature);
@@ -156,30 +168,33 @@ struct Row {
     return TokenMass(Exponential(__fmul_rn(__fsub_rn(logit, maximum), inverse_temperature)));
   }
 
+  // Of the slice: body(id, logit).
   template <typename Body>
   __device__ void ForEach(const Body& body) const {
     if (vocab_size % 4 != 0) {
-      for (int id = begin + threadIdx.x; id < end; id += kThreads) body(id, logits[id]);
+      for (int id = begin + threadIdx.x; id < end; id += kThreads) body(id, slice[id - begin]);
       return;
     }
-    const float4* vectors = reinterpret_cast<const float4*>(logits);
-    const int last = end / 4;
+    const float4* vectors = reinterpret_cast<const float4*>(slice);
+    const int count = (end - begin) / 4;
     constexpr int kUnroll = 4;  // loads in flight
-    for (int first = begin / 4 + threadIdx.x; first < last; first += kUnroll * kThreads) {
+#pragma unroll 1
+    for (int first = threadIdx.x; first < count; first += kUnroll * kThreads) {
       float4 loaded[kUnroll];
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
         const int i = first + u * kThreads;
-        if (i < last) loaded[u] = vectors[i];
+        if (i < count) loaded[u] = vectors[i];
       }
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
         const int i = first + u * kThreads;
-        if (i >= last) break;
-        body(4 * i, loaded[u].x);
-        body(4 * i + 1, loaded[u].y);
-        body(4 * i + 2, loaded[u].z);
-        body(4 * i + 3, loaded[u].w);
+        if (i >= count) break;
+        const int id = begin + 4 * i;
+        body(id, loaded[u].x);
+        body(id + 1, loaded[u].y);
+        body(id + 2, loaded[u].z);
+        body(id + 3, loaded[u].w);
       }
     }
   }
