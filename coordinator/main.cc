@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/exit_codes.h"
 #include "base/file.h"
+#include "base/flag_checks.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/version.h"
@@ -121,7 +122,7 @@ int Main(int argc, char** argv) {
   app.add_option("--tls-ca", options.tls.ca, "Authority that signs the certificates of workers");
   app.add_option("--max-calls-per-second", options.max_calls_per_s,
                  "Of one worker, person or connection; 0 is no limit")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NotNegative())
       ->capture_default_str();
   app.add_option("--log-level", log_level, "trace, debug, info, warn or error")
       ->capture_default_str();
