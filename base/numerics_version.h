@@ -10,6 +10,6 @@ namespace assay {
 // Raised when the tokens that a given request yields may change.
 inline constexpr char kCpuNumericsVersion[] = "cpu-2";
 // The same, on the same kind of GPU.
-inline constexpr char kCudaNumericsVersion[] = "cuda-2";
+inline constexpr char kCudaNumericsVersion[] = "cuda-3";
 
 }  // namespace assay

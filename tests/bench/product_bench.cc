@@ -1,6 +1,7 @@
 // Linears of decoding by themselves: bytes of the weight per second against what a copy reaches.
 //
-//   product_bench [--models 1.5b,7b] [--rows 1,4,16,64,128,256] [--bits 16,8,4,3] [--peers]
+//   product_bench [--models 1.5b,7b,32b,70b] [--linears qkv,o,gate_up,down,lm_head]
+//                 [--rows 1,4,16,64,128,256] [--bits 16,8,4,3] [--peers]
 //
 // Each figure is the median of several replays of a graph of many products, over as many different
 // weights as do not stay in the second-level cache. The peers are cuBLASLt with the kernels that
@@ -19,6 +20,7 @@
 #include "engine/kernels/cuda/gemm.h"
 #include "engine/kernels/cuda/packed_weight.h"
 #include "engine/kernels/cuda/random_fill.h"
+#include "engine/kernels/cuda/row_hash.h"
 
 namespace assay::engine::cuda {
 namespace {
@@ -46,6 +48,17 @@ constexpr Shape kShapes[] = {
     {"7b", "gate_up", 37888, 3584},
     {"7b", "down", 3584, 18944},
     {"7b", "lm_head", 152064, 3584, true},
+    // Of one of two ranks.
+    {"32b", "qkv", 3584, 5120},
+    {"32b", "o", 5120, 2560},
+    {"32b", "gate_up", 27648, 5120},
+    {"32b", "down", 5120, 13824},
+    {"32b", "lm_head", 76032, 5120, true},
+    {"70b", "qkv", 5120, 8192},
+    {"70b", "o", 8192, 4096},
+    {"70b", "gate_up", 28672, 8192},
+    {"70b", "down", 8192, 14336},
+    {"70b", "lm_head", 64128, 8192, true},
 };
 
 // Median microseconds of one of `count` launches, launch(i) being the i-th.
@@ -149,6 +162,7 @@ class FreeCublas {
 
 struct Options {
   std::vector<std::string> models = {"1.5b", "7b"};
+  std::vector<std::string> linears;  // empty: all
   std::vector<int> rows = {1, 4, 16, 64, 128, 256};
   std::vector<int> bits = {16};
   bool peers = false;
@@ -188,13 +202,7 @@ class ShapeBench {
     ASSAY_RETURN_IF_ERROR(Prepare());
     for (const int rows : options_.rows) {
       ASSAY_ASSIGN_OR_RETURN(const double own, MedianUs(stream_, count(), [&](int i) {
-                               const FewRowsArgs args = {.x = x_.data(),
-                                                         .weight = weight(i),
-                                                         .y = y_.data(),
-                                                         .num_rows = rows,
-                                                         .out_features = shape_.out_features,
-                                                         .in_features = shape_.in_features,
-                                                         .float_output = shape_.float_output};
+                               const FewRowsArgs args = ArgsOf(i, rows);
                                if (bits_ == 16) return MultiplyFewRows(args, stream_);
                                return MultiplyPacked(args, {bits_, Bytes(i)}, stream_);
                              }));
@@ -217,6 +225,15 @@ class ShapeBench {
   const uint8_t* Bytes(int i) const { return weights_.data() + i % num_weights_ * weight_bytes(); }
   const __nv_bfloat16* weight(int i) const {
     return reinterpret_cast<const __nv_bfloat16*>(Bytes(i));
+  }
+  FewRowsArgs ArgsOf(int i, int rows) const {
+    return {.x = x_.data(),
+            .weight = weight(i),
+            .y = y_.data(),
+            .num_rows = rows,
+            .out_features = shape_.out_features,
+            .in_features = shape_.in_features,
+            .float_output = shape_.float_output};
   }
   double Share(double us) const { return static_cast<double>(weight_bytes()) / us / copy_rate_; }
 
@@ -251,6 +268,27 @@ class ShapeBench {
     return absl::OkStatus();
   }
 
+  // Whether the own product's bits are those of the pinned kernel.
+  absl::StatusOr<bool> AgreesWithPinned(int rows) {
+    const int64_t row_bytes = shape_.out_features * (shape_.float_output ? 4 : 2);
+    ASSAY_ASSIGN_OR_RETURN(const auto hashes, DeviceBuffer<uint64_t>::Allocate(rows));
+    std::vector<uint64_t> results[2];
+    for (const bool own : {false, true}) {
+      ASSAY_RETURN_IF_ERROR(
+          own ? MultiplyFewRows(ArgsOf(0, rows), stream_)
+              : pinned_->Run(x_.data(), weight(0), nullptr, y_.data(), rows, stream_));
+      ASSAY_RETURN_IF_ERROR(HashRows({.matrix = reinterpret_cast<const uint8_t*>(y_.data()),
+                                      .hashes = hashes.data(),
+                                      .num_rows = rows,
+                                      .row_bytes = row_bytes},
+                                     stream_));
+      results[own].resize(static_cast<size_t>(rows));
+      ASSAY_RETURN_IF_ERROR(hashes.CopyTo(std::span(results[own]), stream_));
+      ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
+    }
+    return results[0] == results[1];
+  }
+
   absl::Status MeasurePeers(int rows) {
     ASSAY_ASSIGN_OR_RETURN(const double pinned, MedianUs(stream_, count(), [&](int i) {
                              return pinned_->Run(x_.data(), weight(i), nullptr, y_.data(), rows,
@@ -265,8 +303,9 @@ class ShapeBench {
                              }));
       if (best == 0 || us < best) best = us;
     }
-    std::printf("   pinned %8.2f us %5.2f   best %8.2f us %5.2f", pinned, Share(pinned), best,
-                Share(best));
+    ASSAY_ASSIGN_OR_RETURN(const bool same, AgreesWithPinned(rows));
+    std::printf("   pinned %8.2f us %5.2f   best %8.2f us %5.2f   %s bits", pinned, Share(pinned),
+                best, Share(best), same ? "the same" : "other");
     return absl::OkStatus();
   }
 
@@ -291,6 +330,10 @@ absl::Status Run(const Options& options) {
   std::printf("copy %.0f GB/s; shares of it, by the weight's bytes\n", copy_rate / 1e3);
   for (const Shape& shape : kShapes) {
     if (std::ranges::find(options.models, shape.model) == options.models.end()) continue;
+    if (!options.linears.empty() &&
+        std::ranges::find(options.linears, shape.name) == options.linears.end()) {
+      continue;
+    }
     for (const int bits : options.bits) {
       ASSAY_RETURN_IF_ERROR(ShapeBench(shape, bits, options, copy_rate, stream.get()).Measure());
     }
@@ -304,7 +347,8 @@ absl::Status Run(const Options& options) {
 int main(int argc, char** argv) {
   assay::engine::cuda::Options options;
   CLI::App app("Rates of linears on the GPU");
-  app.add_option("--models", options.models, "1.5b, 7b")->delimiter(',');
+  app.add_option("--models", options.models, "1.5b, 7b, 32b, 70b")->delimiter(',');
+  app.add_option("--linears", options.linears, "qkv, o, gate_up, down, lm_head")->delimiter(',');
   app.add_option("--rows", options.rows, "Rows of the input")->delimiter(',');
   app.add_option("--bits", options.bits, "Of a weight: 16, 8, 4, 3")->delimiter(',');
   app.add_flag("--peers", options.peers, "Measure cuBLASLt too");

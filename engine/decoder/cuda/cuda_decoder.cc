@@ -321,9 +321,8 @@ std::string CudaDecoder::DescribeGemms() const {
                                                            {"lm_head", &*lm_head_}};
   for (const auto& [name, linear] : linears) {
     const GemmShape& shape = linear->gemm().shape();
-    text += fmt::format("{:8} {:6} x {:5}  few rows: {} chunks{}\n", name, shape.out_features,
-                        shape.in_features, FewRowsChunks(shape.out_features, shape.in_features),
-                        linear->few_rows_agree() ? ", the same bits" : "");
+    text += fmt::format("{:8} {:6} x {:5}  few rows: {} bits\n", name, shape.out_features,
+                        shape.in_features, linear->few_rows_agree() ? "the same" : "other");
     const double weight_bytes = 2.0 * static_cast<double>(shape.out_features * shape.in_features);
     for (const GemmChoice& choice : linear->gemm().choices()) {
       text += fmt::format(

@@ -1,68 +1,317 @@
-// y = x W^T (+ bias) for few rows of x and a bf16 weight; see few_rows.h and few_rows.cuh.
+// y = x W^T (+ bias) for few rows of x and a bf16 weight; see few_rows.h.
 //
 // Reference: linear of kernels/cpu with inputs rounded to bf16. Sums agree up to float32's rounding
 // in another order.
 //
-// Bound: 2 bytes a weight.
-#include "engine/kernels/cuda/few_rows.cuh"
+// A tile of y is up to 64 rows and kWidth features: rows stand on wgmma's left side, whose 64 rows
+// need not be there, features on its right side, whose width is chosen so that the tiles are one
+// even wave over the device's multiprocessors, or several. A block stays on its multiprocessor and
+// goes through its tiles. Its last warp is the producer: copies of weights and inputs go into a
+// ring of stages, the first weights before WaitForKernelsBefore(), inputs after it. The others are
+// a warpgroup that multiplies and stores from its registers.
+//
+// Bound: 2 bytes a weight. 132 multiprocessors need 30 KB each in flight to hide a microsecond at
+// 4 TB/s; the ring is as deep as shared memory allows, for what is fetched before the inputs are
+// there is won. Rows of x, which every block fetches from the second-level cache, are as many bytes
+// as the weights where there are as many rows as a tile has features. One step of 16 in_features is
+// 16 + kWidth / 4 clocks of wgmma, one after the other: 24 with 32 features, of the 66 in which
+// their bytes arrive at 3 TB/s.
+#include <cuda.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "engine/kernels/cuda/device.h"
 #include "engine/kernels/cuda/few_rows.h"
+#include "engine/kernels/cuda/launch.cuh"
+#include "engine/kernels/cuda/product_ring.cuh"
+#include "engine/kernels/cuda/tensor_map.h"
+#include "engine/kernels/cuda/wgmma.cuh"
 
 namespace assay::engine::cuda {
 namespace {
 
-// Row-major weights, fetched by the copy engine and multiplied where they land.
-struct Bf16Weights {
-  static constexpr int kDepth = 64;
-  static constexpr int kBytes = kWarpgroupFeatures * kDepth * 2;  // of a warpgroup's step
-  static constexpr int kPendingSteps = 1;
-  static constexpr int kMostRows = 256;
-  static constexpr int kMostBlocks = 3;  // on a multiprocessor
-  static constexpr int kWaveBlocks = 2;  // fewer, with deeper rings; measured
-  using Source = const __nv_bfloat16*;
-  struct Params {
-    CUtensorMap map;  // boxes of the block's features
-  };
+constexpr int kConsumers = 128;            // threads
+constexpr int kThreads = kConsumers + 32;  // and the producer's warp
+constexpr int kMostStages = 32;
+constexpr int kBoxRowBytes = kBoxColumns * 2;
+// Of a multiprocessor's 227 KB; small kernels that stand beside the product want some too.
+constexpr int kRingBytes = 208 << 10;
+// wgmma reads 64 rows of inputs, also where the box has fewer: those of the last stage are read
+// beyond the ring.
+constexpr int kBeyondRing = (kMostFewRows - 8) * kBoxRowBytes;
 
-  static absl::StatusOr<Params> MakeParams(Source weight, int64_t out_features, int64_t in_features,
-                                           int block_features) {
-    auto map = MakeTensorMap(weight, out_features, in_features, block_features);
-    if (!map.ok()) return map.status();
-    return Params{*map};
+struct FewRowsParams {
+  CUtensorMap x;       // boxes of box_rows rows
+  CUtensorMap weight;  // boxes of a tile's features
+  ProductOutput output;
+  int box_rows;  // 8, 16, 32 or 64
+  int num_tiles;
+  int num_steps;  // of a stage's in_features
+  int num_stages;
+};
+
+// Shapes known to the compiler.
+template <int kWidth>
+struct FewRowsTile {
+  // A stage is some 16 KB of weights: smaller ones keep the producer too busy.
+  static constexpr int kBoxes = kWidth <= 16 ? 8 : kWidth <= 32 ? 4 : kWidth <= 64 ? 2 : 1;
+  static constexpr int kDepth = kBoxes * kBoxColumns;  // in_features of a stage
+  static constexpr int kWeightBoxBytes = kWidth * kBoxRowBytes;
+  static_assert(kWeightBoxBytes % kTileAlignment == 0);
+
+  static constexpr int InputBytes(int box_rows) { return kBoxes * box_rows * kBoxRowBytes; }
+  static constexpr int StageBytes(int box_rows) {
+    return InputBytes(box_rows) + kBoxes * kWeightBoxBytes;
   }
+};
 
-  template <int kWarpgroups>
-  static __device__ void Fetch(const Params& params, int tile, int step, uint32_t to,
-                               uint32_t barrier, uint64_t policy) {
-    CopyBox(to, &params.map, step * kDepth, tile * kWarpgroups * kWarpgroupFeatures, barrier,
-            policy);
-  }
+using FewRowsRing = Ring<kMostStages>;
 
-  template <typename Tile>
-  static __device__ void Multiply(uint32_t weights, uint32_t inputs, int /*thread*/,
-                                  typename Tile::Sums& sums) {
-    const uint64_t left = TileDescriptor(weights);
-    BeginProducts();
-#pragma unroll
-    for (int k = 0; k < kDepth / 16; ++k) {
-#pragma unroll
-      for (int part = 0; part < Tile::kInstructions; ++part) {
-        const uint64_t right = TileDescriptor(inputs + part * Tile::kWidth * kBoxColumns * 2);
-        MultiplyTiles(sums[part], left + k * kNext16Columns, right + k * kNext16Columns);
-      }
+// A step of one of the block's tiles.
+struct TileStep {
+  int tile;
+  int step = 0;
+
+  __device__ void Advance(int num_steps) {
+    if (++step == num_steps) {
+      step = 0;
+      tile += static_cast<int>(gridDim.x);
     }
   }
 };
 
-}  // namespace
+// The producer: a warp, whose first lane fetches. All its lanes go through the steps, so that
+// addresses are the warp's.
+template <int kWidth>
+class Producer {
+ public:
+  __device__ Producer(const FewRowsParams& p, const FewRowsRing& ring)
+      : p_(p), ring_(ring), fetches_(threadIdx.x % 32 == 0) {}
 
-int FewRowsChunks(int64_t out_features, int64_t in_features) {
-  return ChunksOf<Bf16Weights>(
-      out_features,
-      static_cast<int>((in_features + Bf16Weights::kDepth - 1) / Bf16Weights::kDepth));
+  // The weights of the first steps, as far as there is room.
+  __device__ void FetchWeightsAhead() const {
+    TileStep at = {static_cast<int>(blockIdx.x)};
+    for (int stage = 0; stage < p_.num_stages && at.tile < p_.num_tiles; ++stage) {
+      FetchWeights(stage, at);
+      at.Advance(p_.num_steps);
+    }
+  }
+
+  // Everything else.
+  __device__ void FetchTheRest() const {
+    WaitForKernelsBefore();
+    TileStep at = {static_cast<int>(blockIdx.x)};
+    for (int stage = 0; stage < p_.num_stages && at.tile < p_.num_tiles; ++stage) {
+      FetchInputs(stage, at);
+      at.Advance(p_.num_steps);
+    }
+    FewRowsRing::Place place;
+    while (at.tile < p_.num_tiles) {
+      ring_.WaitUntilEmpty(place);
+      FetchWeights(place.stage, at);
+      FetchInputs(place.stage, at);
+      at.Advance(p_.num_steps);
+      ring_.Advance(&place);
+    }
+  }
+
+ private:
+  using Tile = FewRowsTile<kWidth>;
+
+  __device__ void FetchWeights(int stage, const TileStep& at) const {
+    if (!fetches_) return;
+    const uint32_t to = ring_.Stage(stage) + static_cast<uint32_t>(Tile::InputBytes(p_.box_rows));
+    ExpectBytes(ring_.Full(stage), static_cast<uint32_t>(Tile::StageBytes(p_.box_rows)));
+#pragma unroll
+    for (int box = 0; box < Tile::kBoxes; ++box) {
+      CopyBox(to + box * Tile::kWeightBoxBytes, &p_.weight,
+              at.step * Tile::kDepth + box * kBoxColumns, at.tile * kWidth, ring_.Full(stage),
+              ReadOncePolicy());
+    }
+  }
+  __device__ void FetchInputs(int stage, const TileStep& at) const {
+    if (!fetches_) return;
+#pragma unroll
+    for (int box = 0; box < Tile::kBoxes; ++box) {
+      CopyBox(ring_.Stage(stage) + static_cast<uint32_t>(box * p_.box_rows * kBoxRowBytes), &p_.x,
+              at.step * Tile::kDepth + box * kBoxColumns, 0, ring_.Full(stage), ReadOftenPolicy());
+    }
+  }
+
+  const FewRowsParams& p_;
+  const FewRowsRing& ring_;
+  const bool fetches_;
+};
+
+// A thread's sums of a tile, which wgmma.cuh says where to find: pairs of two rows.
+template <int kWidth>
+struct ThreadTile {
+  static constexpr int kPairs = kWidth / 8;  // of a row
+
+  int row;  // and the one 8 further
+  int64_t feature;
+  uint32_t bias[kPairs];
+
+  __device__ ThreadTile(const ProductOutput& output, int tile)
+      : row(static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4),
+        feature(int64_t{tile} * kWidth + threadIdx.x % 4 * 2) {
+    if (output.bias == nullptr || row >= output.num_rows) return;
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) bias[i] = output.BiasOf(feature + 8 * i);
+  }
+
+  __device__ void Store(const ProductOutput& output, const float (&sums)[kWidth / 2]) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float2 pairs[kPairs];
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) {
+        pairs[i] = make_float2(sums[4 * i + 2 * half], sums[4 * i + 2 * half + 1]);
+        if (output.bias != nullptr) {
+          pairs[i].x += LowBf16(bias[i]);
+          pairs[i].y += HighBf16(bias[i]);
+        }
+      }
+      output.Store(row + 8 * half, feature, pairs);
+    }
+  }
+};
+
+// The consumers: a warpgroup.
+template <int kWidth>
+__device__ void MultiplyAndStore(const FewRowsParams& p, const FewRowsRing& ring) {
+  using Tile = FewRowsTile<kWidth>;
+  const bool signals = threadIdx.x % 32 == 0;
+  float sums[kWidth / 2];
+  FewRowsRing::Place place;
+  for (int tile = static_cast<int>(blockIdx.x); tile < p.num_tiles; tile += gridDim.x) {
+    const ThreadTile<kWidth> own(p.output, tile);
+#pragma unroll
+    for (float& sum : sums) sum = 0;
+    int previous = -1;  // stage, of which products may still run
+    for (int step = 0; step < p.num_steps; ++step, ring.Advance(&place)) {
+      ring.WaitUntilFull(place);
+      const uint32_t inputs = ring.Stage(place.stage);
+      const uint32_t weights = inputs + static_cast<uint32_t>(Tile::InputBytes(p.box_rows));
+      BeginProducts();
+#pragma unroll
+      for (int box = 0; box < Tile::kBoxes; ++box) {
+        const uint64_t left =
+            TileDescriptor(inputs + static_cast<uint32_t>(box * p.box_rows * kBoxRowBytes));
+        const uint64_t right = TileDescriptor(weights + box * Tile::kWeightBoxBytes);
+#pragma unroll
+        for (int k = 0; k < kBoxColumns / 16; ++k) {
+          MultiplyTiles(sums, Columns16(left, k), Columns16(right, k));
+        }
+      }
+      CommitProducts();
+      // The products of one step overlap the wait for the next one.
+      WaitForProducts<1>();
+      if (signals && previous >= 0) Arrive(ring.Empty(previous));
+      previous = place.stage;
+    }
+    WaitForProducts<0>();
+    KeepInRegisters(sums);
+    if (signals && previous >= 0) Arrive(ring.Empty(previous));
+    own.Store(p.output, sums);
+  }
 }
 
-absl::Status MultiplyFewRows(const FewRowsArgs& args, cudaStream_t stream) {
-  return MultiplyFewRowsWith<Bf16Weights>(args, args.weight, stream);
+template <int kWidth>
+__global__ void __launch_bounds__(kThreads, 1)
+    FewRowsKernel(const __grid_constant__ FewRowsParams p) {
+  LetNextKernelStart();
+  extern __shared__ uint8_t memory[];
+  __shared__ FewRowsRing::Barriers barriers;
+  const FewRowsRing ring(memory, &barriers, FewRowsTile<kWidth>::StageBytes(p.box_rows),
+                         p.num_stages);
+  const Producer<kWidth> producer(p, ring);
+  const bool produces = WarpOfBlock() == kConsumers / 32;
+  if (produces) {
+    if (threadIdx.x == kConsumers) ring.InitBarriers(kConsumers / 32);
+    __syncwarp();
+    producer.FetchWeightsAhead();
+  }
+  __syncthreads();
+  if (produces) {
+    producer.FetchTheRest();
+  } else {
+    MultiplyAndStore<kWidth>(p, ring);
+  }
+}
+
+template <int kWidth>
+absl::Status Launch(const FewRowsArgs& args, int num_multiprocessors, cudaStream_t stream) {
+  using Tile = FewRowsTile<kWidth>;
+  int box_rows = 8;
+  while (box_rows < args.num_rows) box_rows *= 2;
+  auto x = MakeTensorMap(args.x, args.num_rows, args.in_features, box_rows);
+  if (!x.ok()) return x.status();
+  auto weight = MakeTensorMap(args.weight, args.out_features, args.in_features, kWidth);
+  if (!weight.ok()) return weight.status();
+  const auto num_tiles = static_cast<int>((args.out_features + kWidth - 1) / kWidth);
+  const auto num_steps = static_cast<int>((args.in_features + Tile::kDepth - 1) / Tile::kDepth);
+  const int num_blocks = std::min(num_tiles, num_multiprocessors);
+  const int steps_of_block = (num_tiles + num_blocks - 1) / num_blocks * num_steps;
+  const int stage_bytes = Tile::StageBytes(box_rows);
+  const FewRowsParams params = {
+      .x = *x,
+      .weight = *weight,
+      .output = OutputOf(args),
+      .box_rows = box_rows,
+      .num_tiles = num_tiles,
+      .num_steps = num_steps,
+      .num_stages = std::min({kMostStages, kRingBytes / stage_bytes, steps_of_block})};
+  const int most_bytes = kRingBytes + kTileAlignment + kBeyondRing;
+  const auto kernel = FewRowsKernel<kWidth>;
+  ASSAY_RETURN_IF_CUDA_ERROR(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes));
+  const int bytes = params.num_stages * stage_bytes + kTileAlignment + kBeyondRing;
+  return CudaStatus(LaunchOverlapped(kernel, dim3(static_cast<unsigned>(num_blocks)), kThreads,
+                                     static_cast<size_t>(bytes), 1, stream, params),
+                    "MultiplyFewRows");
+}
+
+struct Kernel {
+  int width;
+  absl::Status (*launch)(const FewRowsArgs&, int num_multiprocessors, cudaStream_t);
+};
+constexpr Kernel kKernels[] = {
+    {8, Launch<8>},     {16, Launch<16>},   {24, Launch<24>},   {32, Launch<32>},
+    {40, Launch<40>},   {48, Launch<48>},   {56, Launch<56>},   {64, Launch<64>},
+    {80, Launch<80>},   {96, Launch<96>},   {112, Launch<112>}, {128, Launch<128>},
+    {144, Launch<144>}, {160, Launch<160>}, {176, Launch<176>}, {192, Launch<192>},
+    {208, Launch<208>}, {224, Launch<224>}, {240, Launch<240>}, {256, Launch<256>}};
+
+// The narrowest tiles of as few waves as there can be.
+const Kernel& FindKernel(int64_t out_features, int num_multiprocessors) {
+  const int64_t widest_wave = int64_t{std::rbegin(kKernels)->width} * num_multiprocessors;
+  const int64_t num_waves = (out_features + widest_wave - 1) / widest_wave;
+  const int64_t num_blocks = num_waves * num_multiprocessors;
+  const int64_t width = (out_features + num_blocks - 1) / num_blocks;
+  return *std::ranges::lower_bound(kKernels, width, {}, &Kernel::width);
+}
+
+}  // namespace
+
+absl::Status MultiplyFewRows(FewRowsArgs args, cudaStream_t stream) {
+  if (args.out_features == 0) return absl::OkStatus();
+  int device = 0;
+  int num_multiprocessors = 0;
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
+  ASSAY_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  const Kernel& kernel = FindKernel(args.out_features, num_multiprocessors);
+  const int64_t row_bytes = args.out_features * (args.float_output ? 4 : 2);
+  for (int left = args.num_rows; left > 0; left -= kMostFewRows) {
+    args.num_rows = std::min(left, kMostFewRows);
+    const absl::Status status = kernel.launch(args, num_multiprocessors, stream);
+    if (!status.ok()) return status;
+    args.x += int64_t{args.num_rows} * args.in_features;
+    args.y = static_cast<uint8_t*>(args.y) + args.num_rows * row_bytes;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace assay::engine::cuda

@@ -1,18 +1,16 @@
 // Linears for few rows, those of decoding: y = x W^T (+ bias), bound by the bytes of W.
 //
 // W is [out_features, in_features] bf16, row-major. x is [rows, in_features] bf16 and y [rows,
-// out_features], bf16 or float32, both dense. Products are summed in float32.
-//
-// A row's bits do not depend on how many rows there are nor on its place among them: in_features
-// are cut into chunks by the shape of W alone, each chunk is summed in steps of 16 in order, and
-// the chunks' sums are added in order (few_rows.cuh). They differ from cuBLASLt's (gemm.h) where
-// there is more than one chunk.
+// out_features], bf16 or float32, both dense. Products are summed in float32, over all in_features
+// in steps of 16 in order: a row's bits do not depend on how many rows there are nor on its place
+// among them, and they are those of cuBLASLt's kernels that split no sum (gemm.h), as far as was
+// tried (linear.h tries it where it matters).
 //
 // The beginning of W is fetched before the kernels in front of it on the stream have ended: W must
 // have been there before those were launched. x may be what they write.
 //
-// Any number of rows; above kMostFewRows they are computed in several launches and another way is
-// faster.
+// Any number of rows; above kMostFewRows they are computed in several launches, and well before
+// that another way is faster.
 #pragma once
 
 #include <absl/status/status.h>
@@ -23,7 +21,7 @@
 
 namespace assay::engine::cuda {
 
-inline constexpr int kMostFewRows = 256;
+inline constexpr int kMostFewRows = 64;  // of one launch
 
 struct FewRowsArgs {
   const __nv_bfloat16* x = nullptr;
@@ -39,10 +37,7 @@ struct FewRowsArgs {
 // What the copy engine can fetch: whole 16 bytes a row.
 inline bool FewRowsSupports(int64_t in_features) { return in_features % 8 == 0; }
 
-// Of how many chunks a result is the sum.
-int FewRowsChunks(int64_t out_features, int64_t in_features);
-
 // INVALID_ARGUMENT for in_features or an address that are not supported.
-absl::Status MultiplyFewRows(const FewRowsArgs& args, cudaStream_t stream);
+absl::Status MultiplyFewRows(FewRowsArgs args, cudaStream_t stream);
 
 }  // namespace assay::engine::cuda

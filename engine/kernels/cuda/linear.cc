@@ -12,9 +12,9 @@
 namespace assay::engine::cuda {
 namespace {
 
-// Where both give the same bits, cuBLASLt is faster with more rows than these: its blocks share the
-// inputs that they fetch (measured on an H100).
-constexpr int kMostRowsWithinReach = 32;
+// Where both give the same bits, cuBLASLt is faster with more rows than these (measured on an
+// H200).
+int MostOwnRows(const GemmShape& shape) { return shape.float_output ? 32 : kMostFewRows; }
 
 int64_t RowBytes(const GemmShape& shape) {
   return shape.out_features * (shape.float_output ? 4 : 2);
@@ -34,7 +34,6 @@ absl::StatusOr<Linear> Linear::Make(cublasLtHandle_t lt, const GemmShape& shape,
       packed = &weight.packed;
     }
   }
-  const bool has_plain = !plain.empty();
   if (packed != nullptr) {
     ASSAY_RETURN_IF_ERROR(
         UnpackWeight(*packed, shape.out_features, shape.in_features, unpacked, stream));
@@ -42,11 +41,9 @@ absl::StatusOr<Linear> Linear::Make(cublasLtHandle_t lt, const GemmShape& shape,
   }
   ASSAY_ASSIGN_OR_RETURN(Gemm gemm, Gemm::Choose(lt, shape, max_rows, plain, stream));
   Linear linear(std::move(gemm), unpacked);
-  if (has_plain && FewRowsSupports(shape.in_features) &&
-      FewRowsChunks(shape.out_features, shape.in_features) == 1) {
-    ASSAY_ASSIGN_OR_RETURN(
-        linear.few_rows_agree_,
-        linear.CompareFewRows(plain[0], std::min(max_rows, kMostFewRows), stream));
+  if (packed == nullptr && FewRowsSupports(shape.in_features)) {
+    ASSAY_ASSIGN_OR_RETURN(linear.few_rows_agree_,
+                           linear.CompareFewRows(plain[0], kMostFewRows, stream));
   }
   return linear;
 }
@@ -96,8 +93,12 @@ absl::Status Linear::Run(const LinearWeight& weight, const __nv_bfloat16* x,
                          cudaStream_t stream) const {
   const GemmShape& shape = gemm_.shape();
   const bool packed = weight.bf16 == nullptr;
-  int num_few = FewRowsSupports(shape.in_features) ? num_decode_rows : 0;
-  if (!packed && few_rows_agree_ && num_few > kMostRowsWithinReach) num_few = 0;
+  int num_few = num_decode_rows;
+  if (!FewRowsSupports(shape.in_features)) {
+    num_few = 0;
+  } else if (few_rows_agree_) {
+    num_few = num_rows <= MostOwnRows(shape) ? num_rows : 0;
+  }
   if (num_few > 0) {
     const FewRowsArgs few = ArgsOf(x, weight.bf16, bias, y, num_few);
     ASSAY_RETURN_IF_ERROR(packed ? MultiplyPacked(few, weight.packed, stream)

@@ -1,12 +1,13 @@
 // A linear of a model on one GPU, of the same shape in every layer: y = x W^T (+ bias), W in bf16
 // or packed (packed_weight.h).
 //
-// Rows of decoding are computed by the products of few rows, rows of prompts by cuBLASLt, which
-// packed weights are unpacked for, into memory that all linears share. A weight's numbers are the
-// same on both ways; the sums agree to rounding, so a token is always computed by the same one of
-// the two, whatever the batch. Where W is not cut into chunks (few_rows.h) both sum in the same
-// order: it is tried, when a model is loaded, whether they agree bit for bit, and if they do, the
-// faster one takes steps of many rows.
+// Few rows are computed by products of our own, many by cuBLASLt, which packed weights are unpacked
+// for, into memory that all linears share. A weight's numbers are the same on both ways. It is
+// tried, when a model is loaded, whether the sums are the same too, bit for bit: both add in steps
+// of 16 in_features in order, where cuBLASLt has a kernel that does. If they are, the number of
+// rows alone decides, and rows of prompts and of decoding are one product. If not, they agree to
+// rounding, and a token is always computed by the same one of the two, whatever the batch: rows of
+// decoding by ours, rows of prompts by cuBLASLt.
 //
 // Where the copy engine cannot fetch W (few_rows.h), all rows go through cuBLASLt.
 #pragma once

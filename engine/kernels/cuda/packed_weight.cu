@@ -58,8 +58,8 @@ __global__ void __launch_bounds__(kTileThreads) PackKernel(const PackWeightArgs 
   codes.Store(tile, thread);
   if (thread >= kPackedTileFeatures) return;
   const bool inside = feature + thread < args.num_features;
-  reinterpret_cast<float*>(tile + ThreadCodes<kBits>::kScalesAt)[thread] =
-      inside ? args.scales[grid_at(thread)] : 1.0f;
+  reinterpret_cast<uint32_t*>(tile + ThreadCodes<kBits>::kScalesAt)[thread] =
+      RowGrid<kBits>::Encode(inside ? args.scales[grid_at(thread)] : 1.0f);
   tile[ThreadCodes<kBits>::kZerosAt + thread] = static_cast<uint8_t>(inside ? zero_of(thread) : 0);
 }
 

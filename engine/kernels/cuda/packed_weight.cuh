@@ -14,7 +14,7 @@
 //   4 bits: 2 vectors, steps 4 i .. 4 i + 3
 //   3 bits: a vector of lower bits, word i for steps 2 i (even pairs of bits) and 2 i + 1 (odd
 //           ones); then two words of third bits, word i for steps 4 i + t at bit t of every 4
-// then 64 float32 scales and 64 zeros.
+// then 64 scales of 32 bits (RowGrid) and 64 zeros.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -41,7 +41,7 @@ __host__ __device__ constexpr TilePlace PlaceOf(int thread, int step, int i) {
   return {row + (i & 1 ? 8 : 0), column + (i & 2 ? 8 : 0) + (i & 4 ? 1 : 0)};
 }
 
-// Scale and zero of a row, in the form that decoding uses.
+// Scale and zero of a row, in the form that decoding uses, and the scale as a tile holds it.
 template <int kBits>
 struct RowGrid {
   // Both halves the same. A scale is high + low, up to 2^-16 of it; offset is -(128 + zero), which
@@ -50,11 +50,20 @@ struct RowGrid {
   __nv_bfloat162 low;
   __nv_bfloat162 offset;
 
-  __device__ __forceinline__ void Set(float scale, uint32_t zero) {
-    const __nv_bfloat16 nearest = __float2bfloat16_rn(scale);
-    high = __bfloat162bfloat162(nearest);
-    low = __float2bfloat162_rn(scale - __bfloat162float(nearest));
-    offset = __float2bfloat162_rn(-128.0f - static_cast<float>(zero));
+  // high below low.
+  static __device__ __forceinline__ uint32_t Encode(float scale) {
+    const float nearest = __bfloat162float(__float2bfloat16_rn(scale));
+    return PackBf16(nearest, scale - nearest);
+  }
+  __device__ __forceinline__ void Set(uint32_t scale, uint32_t zero) {
+    high = Pair(__byte_perm(scale, 0, 0x1010));
+    low = Pair(__byte_perm(scale, 0, 0x3232));
+    offset = Pair(0xC300C300u | zero * 0x00010001u);
+  }
+
+ private:
+  static __device__ __forceinline__ __nv_bfloat162 Pair(uint32_t bits) {
+    return *reinterpret_cast<const __nv_bfloat162*>(&bits);
   }
 };
 
@@ -64,9 +73,12 @@ struct RowGrid<8> {
   float scale;
   float offset;  // -(2^23 + zero)
 
-  __device__ __forceinline__ void Set(float row_scale, uint32_t zero) {
-    scale = row_scale;
-    offset = -(8388608.0f + static_cast<float>(zero));
+  static __device__ __forceinline__ uint32_t Encode(float row_scale) {
+    return __float_as_uint(row_scale);
+  }
+  __device__ __forceinline__ void Set(uint32_t row_scale, uint32_t zero) {
+    scale = __uint_as_float(row_scale);
+    offset = __uint_as_float(0xCB000000u | zero);
   }
 };
 
@@ -144,7 +156,7 @@ struct ThreadCodes {
   static __device__ __forceinline__ void LoadGrids(const uint8_t* tile, int thread,
                                                    RowGrid<kBits> (&grids)[2]) {
     const int row = thread / 32 * 16 + thread % 32 / 4;
-    const auto* const scales = reinterpret_cast<const float*>(tile + kScalesAt);
+    const auto* const scales = reinterpret_cast<const uint32_t*>(tile + kScalesAt);
     const uint8_t* const zeros = tile + kZerosAt;
     grids[0].Set(scales[row], zeros[row]);
     grids[1].Set(scales[row + 8], zeros[row + 8]);

@@ -73,7 +73,9 @@ absl::Status PackWeight(const PackWeightArgs& args, cudaStream_t stream);
 absl::Status UnpackWeight(const PackedWeight& packed, int64_t out_features, int64_t in_features,
                           __nv_bfloat16* weight, cudaStream_t stream);
 
-// MultiplyFewRows with the packed weight in place of args.weight, with all that it promises.
+// MultiplyFewRows with the packed weight in place of args.weight. A row's bits do not depend on the
+// batch here either, but in_features are summed in chunks, cut by the shape of the weight alone:
+// they are not those of cuBLASLt's kernels.
 absl::Status MultiplyPacked(const FewRowsArgs& args, const PackedWeight& packed,
                             cudaStream_t stream);
 
