@@ -64,12 +64,12 @@ class SpecParser {
 
   Device ReadDevice(MappingReader* sweep) {
     const std::string device = sweep->String("device", "cpu");
-    if (device == "cuda") return Device::kCuda;
-    if (device != "cpu") {
+    if (device == "cpu") return Device::kCpu;
+    if (device != "cuda") {
       errors_.Add(sweep->Find("device")->where, "device of sweep '{}': must be cpu or cuda",
                   device.substr(0, 80));
     }
-    return Device::kCpu;
+    return Device::kCuda;  // what nothing else in the spec contradicts
   }
 
   void ReadModel(const YamlNode& node) {

@@ -294,6 +294,14 @@ INSTANTIATE_TEST_SUITE_P(
                   "s.yaml:4:19: model 'x' is not one of the sweep's"},
         WrongSpec{With("exclude: [{method: rtn}]\n"), "method 'rtn' is not one of the sweep's"}));
 
+TEST(SweepSpecTest, AnUnknownDeviceIsTheOnlyErrorOfASpecForGpus) {
+  const auto spec = ParseSweepSpec(
+      "name: s\nmodels: [{name: m, tensor_parallel_size: 4}]\nbenchmarks: [gsm8k]\n"
+      "device: gpu\n",
+      "s.yaml");
+  EXPECT_EQ(Message(spec.status()), "s.yaml:4:9: device of sweep 'gpu': must be cpu or cuda");
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Models, WrongSpecTest,
     ::testing::Values(
