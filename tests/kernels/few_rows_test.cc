@@ -165,29 +165,29 @@ INSTANTIATE_TEST_SUITE_P(
                       Shape{.out_features = 17920, .in_features = 1536},
                       Shape{.out_features = 32064, .in_features = 1536, .float_output = true},
                       // Every width of tiles, and a multiple of it that no whole wave is.
-                      Shape{.out_features = 3000, .in_features = 1000},
-                      Shape{.out_features = 6144, .in_features = 136},
-                      Shape{.out_features = 7168, .in_features = 136},
-                      Shape{.out_features = 8192, .in_features = 136},
-                      Shape{.out_features = 10240, .in_features = 72},
-                      Shape{.out_features = 12672, .in_features = 72},
-                      Shape{.out_features = 14784, .in_features = 72},
-                      Shape{.out_features = 16888, .in_features = 72},
-                      Shape{.out_features = 21112, .in_features = 72, .has_bias = true},
-                      Shape{.out_features = 23200, .in_features = 72},
-                      Shape{.out_features = 25336, .in_features = 72},
-                      Shape{.out_features = 27448, .in_features = 72},
-                      Shape{.out_features = 29560, .in_features = 72},
-                      Shape{.out_features = 31672, .in_features = 72},
-                      Shape{.out_features = 33792, .in_features = 72, .float_output = true},
-                      Shape{.out_features = 63360, .in_features = 200, .float_output = true},
+                      Shape{.out_features = 3000, .in_features = 960},
+                      Shape{.out_features = 6144, .in_features = 192},
+                      Shape{.out_features = 7168, .in_features = 192},
+                      Shape{.out_features = 8192, .in_features = 192},
+                      Shape{.out_features = 10240, .in_features = 64},
+                      Shape{.out_features = 12672, .in_features = 64},
+                      Shape{.out_features = 14784, .in_features = 64},
+                      Shape{.out_features = 16888, .in_features = 64},
+                      Shape{.out_features = 21112, .in_features = 64, .has_bias = true},
+                      Shape{.out_features = 23200, .in_features = 64},
+                      Shape{.out_features = 25336, .in_features = 64},
+                      Shape{.out_features = 27448, .in_features = 64},
+                      Shape{.out_features = 29560, .in_features = 64},
+                      Shape{.out_features = 31672, .in_features = 64},
+                      Shape{.out_features = 33792, .in_features = 64, .float_output = true},
+                      Shape{.out_features = 63360, .in_features = 192, .float_output = true},
                       // Neither features nor inputs fill their tiles.
-                      Shape{.out_features = 1000, .in_features = 1000, .has_bias = true},
-                      Shape{.out_features = 513, .in_features = 584, .has_bias = true},
-                      Shape{.out_features = 321, .in_features = 200, .float_output = true},
-                      Shape{.out_features = 96, .in_features = 40, .float_output = true},
-                      Shape{.out_features = 144, .in_features = 72},
-                      Shape{.out_features = 1, .in_features = 8}),
+                      Shape{.out_features = 1000, .in_features = 960, .has_bias = true},
+                      Shape{.out_features = 513, .in_features = 576, .has_bias = true},
+                      Shape{.out_features = 321, .in_features = 192, .float_output = true},
+                      Shape{.out_features = 96, .in_features = 320, .float_output = true},
+                      Shape{.out_features = 144, .in_features = 128},
+                      Shape{.out_features = 1, .in_features = 64}),
     [](const auto& instance) {
       const Shape& shape = instance.param;
       return std::to_string(shape.out_features) + "x" + std::to_string(shape.in_features) +
@@ -196,17 +196,17 @@ INSTANTIATE_TEST_SUITE_P(
 
 using FewRowsRefusalTest = CudaTest;
 
-TEST_F(FewRowsRefusalTest, RowsOfHalfVectorsAreRefused) {
-  const auto x = OnDevice<__nv_bfloat16>(64);
-  const auto weight = OnDevice<__nv_bfloat16>(64 * 12);
+TEST_F(FewRowsRefusalTest, RowsOfBrokenSlabsAreRefused) {
+  const auto x = OnDevice<__nv_bfloat16>(96);
+  const auto weight = OnDevice<__nv_bfloat16>(64 * 96);
   const auto y = OnDevice<__nv_bfloat16>(64);
-  EXPECT_FALSE(FewRowsSupports(12));
+  EXPECT_FALSE(FewRowsSupports(96));
   EXPECT_EQ(MultiplyFewRows({.x = x.data(),
                              .weight = weight.data(),
                              .y = y.data(),
                              .num_rows = 1,
                              .out_features = 64,
-                             .in_features = 12},
+                             .in_features = 96},
                             stream())
                 .code(),
             absl::StatusCode::kInvalidArgument);

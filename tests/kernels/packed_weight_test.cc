@@ -232,8 +232,8 @@ std::vector<Case> Cases() {
   for (const int bits : {8, 4, 3}) {
     for (const bool symmetric : {false, true}) {
       cases.push_back({bits, symmetric, 512, 1536, 128});
-      cases.push_back({bits, symmetric, 200, 640, 640});    // a group a row; features fill no tile
-      cases.push_back({bits, symmetric, 1536, 1000, 256});  // inputs fill no tile
+      cases.push_back({bits, symmetric, 200, 640, 640});   // a group a row; features fill no tile
+      cases.push_back({bits, symmetric, 1536, 960, 256});  // inputs fill no tile
     }
     cases.push_back({bits, false, 17920, 256, 128});  // one chunk
     cases.push_back({bits, false, 1, 128, 128});

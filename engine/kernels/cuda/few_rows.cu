@@ -34,12 +34,12 @@ namespace {
 constexpr int kConsumers = 128;            // threads
 constexpr int kThreads = kConsumers + 32;  // and the producer's warp
 constexpr int kMostStages = 32;
-constexpr int kBoxRowBytes = kBoxColumns * 2;
+constexpr int kSlabRowBytes = kSlabColumns * 2;
 // Of a multiprocessor's 227 KB; small kernels that stand beside the product want some too.
 constexpr int kRingBytes = 208 << 10;
 // wgmma reads 64 rows of inputs, also where the box has fewer: those of the last stage are read
 // beyond the ring.
-constexpr int kBeyondRing = (kMostFewRows - 8) * kBoxRowBytes;
+constexpr int kBeyondRing = (kMostFewRows - 8) * kSlabRowBytes;
 
 struct FewRowsParams {
   CUtensorMap x;       // boxes of box_rows rows
@@ -54,15 +54,15 @@ struct FewRowsParams {
 // Shapes known to the compiler.
 template <int kWidth>
 struct FewRowsTile {
-  // A stage is some 16 KB of weights: smaller ones keep the producer too busy.
-  static constexpr int kBoxes = kWidth <= 16 ? 8 : kWidth <= 32 ? 4 : kWidth <= 64 ? 2 : 1;
-  static constexpr int kDepth = kBoxes * kBoxColumns;  // in_features of a stage
-  static constexpr int kWeightBoxBytes = kWidth * kBoxRowBytes;
-  static_assert(kWeightBoxBytes % kTileAlignment == 0);
+  // A stage is some 16 KB of weights, so that what a stage costs by itself is little beside them;
+  // less where 64 rows of inputs would take more room than the weights.
+  static constexpr int kSlabs = kWidth <= 32 ? 4 : kWidth <= 64 ? 2 : 1;
+  static constexpr int kWeightSlabBytes = kWidth * kSlabRowBytes;
+  static_assert(kWeightSlabBytes % kTileAlignment == 0);
 
-  static constexpr int InputBytes(int box_rows) { return kBoxes * box_rows * kBoxRowBytes; }
+  static constexpr int InputBytes(int box_rows) { return kSlabs * box_rows * kSlabRowBytes; }
   static constexpr int StageBytes(int box_rows) {
-    return InputBytes(box_rows) + kBoxes * kWeightBoxBytes;
+    return InputBytes(box_rows) + kSlabs * kWeightSlabBytes;
   }
 };
 
@@ -81,13 +81,13 @@ struct TileStep {
   }
 };
 
-// The producer: a warp, whose first lane fetches. All its lanes go through the steps, so that
+// The producer: a warp, one lane of which fetches. All its lanes go through the steps, so that
 // addresses are the warp's.
 template <int kWidth>
 class Producer {
  public:
   __device__ Producer(const FewRowsParams& p, const FewRowsRing& ring)
-      : p_(p), ring_(ring), fetches_(threadIdx.x % 32 == 0) {}
+      : p_(p), ring_(ring), fetches_(IsElected()) {}
 
   // The weights of the first steps, as far as there is room.
   __device__ void FetchWeightsAhead() const {
@@ -121,22 +121,14 @@ class Producer {
 
   __device__ void FetchWeights(int stage, const TileStep& at) const {
     if (!fetches_) return;
-    const uint32_t to = ring_.Stage(stage) + static_cast<uint32_t>(Tile::InputBytes(p_.box_rows));
     ExpectBytes(ring_.Full(stage), static_cast<uint32_t>(Tile::StageBytes(p_.box_rows)));
-#pragma unroll
-    for (int box = 0; box < Tile::kBoxes; ++box) {
-      CopyBox(to + box * Tile::kWeightBoxBytes, &p_.weight,
-              at.step * Tile::kDepth + box * kBoxColumns, at.tile * kWidth, ring_.Full(stage),
-              ReadOncePolicy());
-    }
+    CopyBox(ring_.Stage(stage) + static_cast<uint32_t>(Tile::InputBytes(p_.box_rows)), &p_.weight,
+            at.tile * kWidth, at.step * Tile::kSlabs, ring_.Full(stage), ReadOncePolicy());
   }
   __device__ void FetchInputs(int stage, const TileStep& at) const {
     if (!fetches_) return;
-#pragma unroll
-    for (int box = 0; box < Tile::kBoxes; ++box) {
-      CopyBox(ring_.Stage(stage) + static_cast<uint32_t>(box * p_.box_rows * kBoxRowBytes), &p_.x,
-              at.step * Tile::kDepth + box * kBoxColumns, 0, ring_.Full(stage), ReadOftenPolicy());
-    }
+    CopyBox(ring_.Stage(stage), &p_.x, 0, at.step * Tile::kSlabs, ring_.Full(stage),
+            ReadOftenPolicy());
   }
 
   const FewRowsParams& p_;
@@ -196,12 +188,12 @@ __device__ void MultiplyAndStore(const FewRowsParams& p, const FewRowsRing& ring
       const uint32_t weights = inputs + static_cast<uint32_t>(Tile::InputBytes(p.box_rows));
       BeginProducts();
 #pragma unroll
-      for (int box = 0; box < Tile::kBoxes; ++box) {
+      for (int slab = 0; slab < Tile::kSlabs; ++slab) {
         const uint64_t left =
-            TileDescriptor(inputs + static_cast<uint32_t>(box * p.box_rows * kBoxRowBytes));
-        const uint64_t right = TileDescriptor(weights + box * Tile::kWeightBoxBytes);
+            TileDescriptor(inputs + static_cast<uint32_t>(slab * p.box_rows * kSlabRowBytes));
+        const uint64_t right = TileDescriptor(weights + slab * Tile::kWeightSlabBytes);
 #pragma unroll
-        for (int k = 0; k < kBoxColumns / 16; ++k) {
+        for (int k = 0; k < kSlabColumns / 16; ++k) {
           MultiplyTiles(sums, Columns16(left, k), Columns16(right, k));
         }
       }
@@ -246,12 +238,14 @@ absl::Status Launch(const FewRowsArgs& args, int num_multiprocessors, cudaStream
   using Tile = FewRowsTile<kWidth>;
   int box_rows = 8;
   while (box_rows < args.num_rows) box_rows *= 2;
-  auto x = MakeTensorMap(args.x, args.num_rows, args.in_features, box_rows);
+  auto x = MakeTensorMap(args.x, args.num_rows, args.in_features, box_rows, Tile::kSlabs);
   if (!x.ok()) return x.status();
-  auto weight = MakeTensorMap(args.weight, args.out_features, args.in_features, kWidth);
+  auto weight =
+      MakeTensorMap(args.weight, args.out_features, args.in_features, kWidth, Tile::kSlabs);
   if (!weight.ok()) return weight.status();
   const auto num_tiles = static_cast<int>((args.out_features + kWidth - 1) / kWidth);
-  const auto num_steps = static_cast<int>((args.in_features + Tile::kDepth - 1) / Tile::kDepth);
+  const auto num_steps =
+      static_cast<int>((args.in_features / kSlabColumns + Tile::kSlabs - 1) / Tile::kSlabs);
   const int num_blocks = std::min(num_tiles, num_multiprocessors);
   const int steps_of_block = (num_tiles + num_blocks - 1) / num_blocks * num_steps;
   const int stage_bytes = Tile::StageBytes(box_rows);

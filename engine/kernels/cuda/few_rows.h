@@ -34,8 +34,8 @@ struct FewRowsArgs {
   bool float_output = false;  // y in float32 instead of bf16
 };
 
-// What the copy engine can fetch: whole 16 bytes a row.
-inline bool FewRowsSupports(int64_t in_features) { return in_features % 8 == 0; }
+// What the copy engine can fetch: rows of whole slabs (tensor_map.h).
+inline bool FewRowsSupports(int64_t in_features) { return in_features % 64 == 0; }
 
 // INVALID_ARGUMENT for in_features or an address that are not supported.
 absl::Status MultiplyFewRows(FewRowsArgs args, cudaStream_t stream);

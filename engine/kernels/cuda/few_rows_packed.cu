@@ -32,9 +32,9 @@ namespace {
 constexpr int kMostChunks = 8;         // a cluster's portable size
 constexpr int kMostStages = 24;        // of a ring
 constexpr int kMultiprocessors = 132;  // of the device that grids are cut for
-constexpr int kBoxRowBytes = kBoxColumns * 2;
-constexpr int kBoxesOfStep = kPackedTileDepth / kBoxColumns;
-constexpr int kMultipliesOfBox = kBoxColumns / 16;
+constexpr int kSlabRowBytes = kSlabColumns * 2;
+constexpr int kSlabsOfStep = kPackedTileDepth / kSlabColumns;
+constexpr int kMultipliesOfSlab = kSlabColumns / 16;
 
 using PackedRing = Ring<kMostStages>;
 
@@ -59,8 +59,8 @@ struct PackedBlock {
   static constexpr int kConsumers = kWarpgroups * kTileThreads;
   static constexpr int kThreads = kConsumers + 32;
   static constexpr int kTileBytes = static_cast<int>(PackedTileBytes(kBits));
-  static constexpr int kBoxBytes = kRows * kBoxRowBytes;
-  static constexpr int kInputBytes = kBoxesOfStep * kBoxBytes;
+  static constexpr int kSlabBytes = kRows * kSlabRowBytes;
+  static constexpr int kInputBytes = kSlabsOfStep * kSlabBytes;
   static constexpr int kFetchedBytes = kInputBytes + kWarpgroups * kTileBytes;
   static constexpr int kStageBytes =
       (kFetchedBytes + kTileAlignment - 1) / kTileAlignment * kTileAlignment;
@@ -79,16 +79,12 @@ struct PackedBlock {
   }
 };
 
-// The producer: a warp, whose first lane fetches. Steps are the chunk's own.
+// The producer: a warp, one lane of which fetches. Steps are the chunk's own.
 template <typename Block>
 class Producer {
  public:
   __device__ Producer(const PackedParams& p, const PackedRing& ring, int first_step, int num_steps)
-      : p_(p),
-        ring_(ring),
-        first_step_(first_step),
-        num_steps_(num_steps),
-        fetches_(threadIdx.x % 32 == 0) {}
+      : p_(p), ring_(ring), first_step_(first_step), num_steps_(num_steps), fetches_(IsElected()) {}
 
   // The weights of the first steps, as far as there is room.
   __device__ void FetchWeightsAhead() const {
@@ -122,12 +118,8 @@ class Producer {
   }
   __device__ void FetchInputs(int stage, int step) const {
     if (!fetches_) return;
-#pragma unroll
-    for (int box = 0; box < kBoxesOfStep; ++box) {
-      CopyBox(ring_.Stage(stage) + box * Block::kBoxBytes, &p_.x,
-              (first_step_ + step) * kPackedTileDepth + box * kBoxColumns, 0, ring_.Full(stage),
-              ReadOftenPolicy());
-    }
+    CopyBox(ring_.Stage(stage), &p_.x, 0, (first_step_ + step) * kSlabsOfStep, ring_.Full(stage),
+            ReadOftenPolicy());
   }
 
   const PackedParams& p_;
@@ -147,7 +139,7 @@ __device__ void MultiplySteps(const PackedRing& ring, int num_steps, typename Bl
   for (float& sum : sums) sum = 0;
   PackedRing::Place place;
   int previous = -1;  // stage, of which products may still run
-  uint32_t left[kBoxesOfStep][kMultipliesOfBox][4];
+  uint32_t left[kSlabsOfStep][kMultipliesOfSlab][4];
   for (int step = 0; step < num_steps; ++step, ring.Advance(&place)) {
     ring.WaitUntilFull(place);
     const uint32_t inputs = ring.Stage(place.stage);
@@ -158,19 +150,19 @@ __device__ void MultiplySteps(const PackedRing& ring, int num_steps, typename Bl
     RowGrid<kBits> grids[2];
     ThreadCodes<kBits>::LoadGrids(tile, thread, grids);
 #pragma unroll
-    for (int box = 0; box < kBoxesOfStep; ++box) {
-      // The products of this box of the step before have ended: their registers are free.
-      WaitForProducts<kBoxesOfStep - 1>();
-      if (box + 1 == kBoxesOfStep && signals && previous >= 0) Arrive(ring.Empty(previous));
+    for (int slab = 0; slab < kSlabsOfStep; ++slab) {
+      // The products of this slab of the step before have ended: their registers are free.
+      WaitForProducts<kSlabsOfStep - 1>();
+      if (slab + 1 == kSlabsOfStep && signals && previous >= 0) Arrive(ring.Empty(previous));
 #pragma unroll
-      for (int i = 0; i < kMultipliesOfBox; ++i) {
-        codes.Decode(box * kMultipliesOfBox + i, grids, left[box][i]);
+      for (int i = 0; i < kMultipliesOfSlab; ++i) {
+        codes.Decode(slab * kMultipliesOfSlab + i, grids, left[slab][i]);
       }
       BeginProducts();
 #pragma unroll
-      for (int i = 0; i < kMultipliesOfBox; ++i) {
-        const uint64_t right = TileDescriptor(inputs + box * Block::kBoxBytes);
-        MultiplyTiles(sums, left[box][i], Columns16(right, i));
+      for (int i = 0; i < kMultipliesOfSlab; ++i) {
+        const uint64_t right = TileDescriptor(inputs + slab * Block::kSlabBytes);
+        MultiplyTiles(sums, left[slab][i], Columns16(right, i));
       }
       CommitProducts();
     }
@@ -288,7 +280,7 @@ absl::Status Launch(const FewRowsArgs& args, const uint8_t* tiles, cudaStream_t 
   const auto num_blocks = static_cast<int>(std::min<int64_t>(blocks_each, Block::kBlocks));
   const int most_stages =
       std::min(kMostStages, Block::kSharedBytes / num_blocks / Block::kStageBytes);
-  auto x = MakeTensorMap(args.x, args.num_rows, args.in_features, kRows);
+  auto x = MakeTensorMap(args.x, args.num_rows, args.in_features, kRows, kSlabsOfStep);
   if (!x.ok()) return x.status();
   const PackedParams params = {.x = *x,
                                .tiles = tiles,

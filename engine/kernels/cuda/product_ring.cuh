@@ -15,13 +15,13 @@ namespace assay::engine::cuda {
 
 constexpr int kTileAlignment = 1024;  // of what the copy engine swizzles
 
-// Copies a box of a tensor map; column and row are its first.
-__device__ __forceinline__ void CopyBox(uint32_t to, const CUtensorMap* map, int column, int row,
+// Copies a box of a tensor map; row and slab are its first.
+__device__ __forceinline__ void CopyBox(uint32_t to, const CUtensorMap* map, int row, int slab,
                                         uint32_t barrier, uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_"
-      "hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_"
+      "hint [%0], [%1, {0, %2, %3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(row), "r"(slab), "r"(barrier), "l"(policy)
       : "memory");
 }
 
@@ -36,6 +36,19 @@ __device__ __forceinline__ uint64_t ReadOftenPolicy() {
 __device__ __forceinline__ uint32_t Uniform(uint32_t value) {
   return __shfl_sync(0xFFFFFFFFu, value, 0);
 }
+// True in one lane of a warp, of which the compiler knows that it is one.
+__device__ __forceinline__ bool IsElected() {
+  uint32_t elected;
+  asm volatile(
+      "{\n"
+      ".reg .pred one;\n"
+      "elect.sync _|one, 0xFFFFFFFF;\n"
+      "selp.u32 %0, 1, 0, one;\n"
+      "}\n"
+      : "=r"(elected));
+  return elected != 0;
+}
+
 __device__ __forceinline__ int WarpOfBlock() { return static_cast<int>(Uniform(threadIdx.x / 32)); }
 
 // Stages behind each other from a whole kilobyte on, and two barriers for each: a stage is full

@@ -24,22 +24,28 @@ absl::StatusOr<PFN_cuTensorMapEncodeTiled_v12000> FindEncoder() {
 }  // namespace
 
 absl::StatusOr<CUtensorMap> MakeTensorMap(const __nv_bfloat16* matrix, int64_t rows,
-                                          int64_t columns, int box_rows) {
+                                          int64_t columns, int box_rows, int box_slabs) {
   static const absl::StatusOr<PFN_cuTensorMapEncodeTiled_v12000> encode = FindEncoder();
   if (!encode.ok()) return encode.status();
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t row_bytes[] = {static_cast<cuuint64_t>(columns) * sizeof(__nv_bfloat16)};
-  const cuuint32_t box[] = {kBoxColumns, static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[] = {1, 1};
+  if (columns % kSlabColumns != 0) {
+    return InvalidArgument("no tensor map for {} columns: not a multiple of {}", columns,
+                           kSlabColumns);
+  }
+  const cuuint64_t sizes[] = {kSlabColumns, static_cast<cuuint64_t>(rows),
+                              static_cast<cuuint64_t>(columns / kSlabColumns)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(columns) * sizeof(__nv_bfloat16),
+                                kSlabColumns * sizeof(__nv_bfloat16)};
+  const cuuint32_t box[] = {kSlabColumns, static_cast<cuuint32_t>(box_rows),
+                            static_cast<cuuint32_t>(box_slabs)};
+  const cuuint32_t steps[] = {1, 1, 1};
   CUtensorMap map;
   const CUresult result = (*encode)(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<__nv_bfloat16*>(matrix), sizes,
-      row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<__nv_bfloat16*>(matrix), sizes, strides,
+      box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     return InvalidArgument(
-        "no tensor map for {} x {} bf16 at {}: error {}; needed: rows and address of whole 16 "
-        "bytes",
+        "no tensor map for {} x {} bf16 at {}: error {}; needed: an address of whole 16 bytes",
         rows, columns, static_cast<const void*>(matrix), static_cast<int>(result));
   }
   return map;
