@@ -111,6 +111,7 @@ class Cache {
   }
 
   int num_layers() const { return cache_.num_layers; }
+  const KvPageLayout& layout() const { return cache_.layout; }
   // Of one layer's decode step: codes and parameters of every cached token.
   int64_t bytes_read() const { return num_tokens_ * cache_.num_kv_heads * token_bytes_; }
   StepRows last_rows() const {
@@ -303,11 +304,13 @@ class Bench {
                                                   .num_kv_heads = num_kv_heads,
                                                   .head_dim = kHeadDim}));
     const StepRows rows = cache->last_rows();
-    ASSAY_RETURN_IF_ERROR(PlanDecode(rows, workspace, stream_));
+    ASSAY_RETURN_IF_ERROR(PlanDecode(rows, cache->layout(), workspace, stream_));
+    ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
     const auto launch = [&](int i) {
-      return DecodeAttention(
-          cache->Attention(i % cache->num_layers(), rows, query.data(), output.data()), workspace,
-          stream_);
+      AttentionArgs args =
+          cache->Attention(i % cache->num_layers(), rows, query.data(), output.data());
+      args.fetches_early = true;
+      return DecodeAttention(args, workspace, stream_);
     };
     ASSAY_ASSIGN_OR_RETURN(const double ms, MedianMs(stream_, launch));
     const double gb_per_s = static_cast<double>(cache->bytes_read()) / ms / 1e6;

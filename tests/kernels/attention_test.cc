@@ -76,13 +76,15 @@ class AttentionTest : public ::testing::TestWithParam<KvCase> {
   }
 
   // The last rows of sequences [first, first + count).
-  absl::StatusOr<Outputs> Decode(int first, int count) const {
+  absl::StatusOr<Outputs> Decode(int first, int count, bool fetches_early = false) const {
     return RunPoisoned(count, [&](__nv_bfloat16* output) -> absl::Status {
       const StepRows rows = problem_->LastRows(first, count);
-      ASSAY_RETURN_IF_ERROR(PlanDecode(rows, *workspace_, nullptr));
-      return DecodeAttention(
-          problem_->Attention(rows, problem_->last_queries() + first * q_size(), output),
-          *workspace_, nullptr);
+      ASSAY_RETURN_IF_ERROR(PlanDecode(rows, problem_->layout(), *workspace_, nullptr));
+      AttentionArgs args =
+          problem_->Attention(rows, problem_->last_queries() + first * q_size(), output);
+      args.fetches_early = fetches_early;
+      if (fetches_early) ASSAY_RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
+      return DecodeAttention(args, *workspace_, nullptr);
     });
   }
 
@@ -172,13 +174,23 @@ TEST_P(AttentionTest, ADecodedRowDoesNotDependOnItsBatch) {
   for (int i = 0; contexts.size() < 256; ++i) contexts.push_back(1 + i * 37 % 200);
   Prepare(contexts, 13);
   ASSERT_OK_AND_ASSIGN(const Outputs together, Decode(0, problem_->num_sequences()));
-  for (const int row : {0, 2, 5, 7, 8, 10, 100, 255}) {
+  const auto expect_same = [&](const Outputs& few, int first) {
+    EXPECT_EQ(std::memcmp(few.data(), together.data() + first * q_size(), few.size() * 2), 0)
+        << few.size() / static_cast<size_t>(q_size()) << " rows from " << first;
+  };
+  for (const int row : {0, 2, 5, 7, 8, 9, 10, 100, 255}) {
     ASSERT_OK_AND_ASSIGN(const Outputs alone, Decode(row, 1));
-    EXPECT_EQ(std::memcmp(alone.data(), together.data() + row * q_size(),
-                          static_cast<size_t>(q_size()) * 2),
-              0)
-        << "row " << row;
+    expect_same(alone, row);
+    ASSERT_OK_AND_ASSIGN(const Outputs early, Decode(row, 1, /*fetches_early=*/true));
+    expect_same(early, row);
   }
+  // Parts are work items up to some number of rows, chunks beyond.
+  for (const int count : {2, 4, 8, 11, 16, 17}) {
+    ASSERT_OK_AND_ASSIGN(const Outputs few, Decode(0, count, /*fetches_early=*/count % 2 == 0));
+    expect_same(few, 0);
+  }
+  ASSERT_OK_AND_ASSIGN(const Outputs early, Decode(0, problem_->num_sequences(), true));
+  EXPECT_EQ(early, together);
   // What a launch leaves behind does not reach the next.
   ASSERT_OK_AND_ASSIGN(const Outputs again, Decode(0, problem_->num_sequences()));
   EXPECT_EQ(again, together);
@@ -209,7 +221,10 @@ INSTANTIATE_TEST_SUITE_P(
 class LongContextTest : public AttentionTest {};
 
 TEST_P(LongContextTest, DecodeIsSoftmaxAttentionOverTheCachesValues) {
-  Prepare({8192, 8193, 17000, 70000}, 16);
+  // A number of rows of which none has parts for work items.
+  std::vector<int> contexts = {8192, 8193, 17000, 70000};
+  contexts.resize(20, 1);
+  Prepare(contexts, 16);
   ASSERT_OK_AND_ASSIGN(const Outputs outputs, Decode(0, problem_->num_sequences()));
   for (int i = 0; i < problem_->num_sequences(); ++i) {
     ASSERT_NO_FATAL_FAILURE(
@@ -223,7 +238,8 @@ TEST_P(LongContextTest, DecodeIsSoftmaxAttentionOverTheCachesValues) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, LongContextTest,
-                         ::testing::Values(With(PerTokenCase(4, false, 1), 2, 1),
+                         ::testing::Values(With(Bf16Case(), 2, 1),
+                                           With(PerTokenCase(4, false, 1), 2, 1),
                                            With(StaticKeyCase(4, Position::kBeforeRope), 2, 1)),
                          ::testing::PrintToStringParamName());
 
@@ -264,7 +280,7 @@ TEST(DecodeAttentionTest, PaddingRowsAreLeftAloneAndChangeNothing) {
               cudaSuccess);
   }
   const auto run = [&](StepRows rows, const __nv_bfloat16* from, std::vector<uint16_t>* result) {
-    ASSERT_OK(PlanDecode(rows, workspace, nullptr));
+    ASSERT_OK(PlanDecode(rows, problem.layout(), workspace, nullptr));
     ASSERT_OK(DecodeAttention(problem.Attention(rows, from, output.data()), workspace, nullptr));
     result->resize(static_cast<size_t>(rows.num_rows * q_size));
     ASSERT_EQ(cudaMemcpy(result->data(), output.data(), result->size() * 2, cudaMemcpyDefault),
@@ -306,7 +322,7 @@ TEST(DecodeAttentionTest, ACapturedStepFollowsThePositions) {
   StepRows rows = problem.LastRows(0, 3);
   rows.positions = positions.data();
   const auto step = [&]() -> absl::Status {
-    ASSAY_RETURN_IF_ERROR(PlanDecode(rows, workspace, stream.get()));
+    ASSAY_RETURN_IF_ERROR(PlanDecode(rows, problem.layout(), workspace, stream.get()));
     return DecodeAttention(problem.Attention(rows, problem.last_queries(), output.data()),
                            workspace, stream.get());
   };
@@ -329,6 +345,98 @@ TEST(DecodeAttentionTest, ACapturedStepFollowsThePositions) {
        {std::vector<int32_t>{1499, 899, 299}, {10, 511, 0}, {700, 63, 298}}) {
     EXPECT_EQ(result(at, replay), result(at, step)) << "positions from " << at[0];
   }
+}
+
+// Few rows of bf16 pages are rotated and written by the attention itself.
+TEST(DecodeAttentionTest, RowsThatItWritesHaveTheBitsOfWriteKv) {
+  if (NumDevices() == 0) GTEST_SKIP() << "no GPU";
+  for (const KvCase& kv_case : {Bf16Case(), With(Bf16Case(), 7, 1), With(Bf16Case(), 16, 2)}) {
+    SCOPED_TRACE(kv_case.name);
+    KvProblem problem(kv_case, {1, 17, 64, 65, 600, 1025, 1700, 4500}, 18);
+    ASSERT_OK(problem.Upload());
+    ASSERT_OK(problem.Write());
+    const int num_rows = problem.num_sequences();
+    const int64_t q_size = int64_t{kv_case.num_heads} * 128;
+    const int64_t stride = problem.projection_size();
+    ASSERT_OK_AND_ASSIGN(const auto workspace,
+                         DecodeWorkspace::Make({.max_rows = num_rows,
+                                                .max_context_len = 5000,
+                                                .num_heads = kv_case.num_heads,
+                                                .num_kv_heads = kv_case.num_kv_heads,
+                                                .head_dim = 128}));
+    using Halves = DeviceBuffer<__nv_bfloat16>;
+    ASSERT_OK_AND_ASSIGN(const auto projected, Halves::Allocate(num_rows * stride));
+    ASSERT_OK_AND_ASSIGN(const auto broken, Halves::Allocate(num_rows * stride));
+    ASSERT_OK_AND_ASSIGN(const auto query, Halves::Allocate(num_rows * q_size));
+    ASSERT_OK_AND_ASSIGN(const auto output, Halves::Allocate(num_rows * q_size));
+    ASSERT_EQ(cudaMemset(broken.data(), 0xFF, static_cast<size_t>(broken.bytes())), cudaSuccess);
+    for (int row = 0; row < num_rows; ++row) {
+      const int from = problem.RowOf(row, problem.context_len(row) - 1);
+      ASSERT_EQ(cudaMemcpy(projected.data() + row * stride, problem.projections() + from * stride,
+                           static_cast<size_t>(stride) * 2, cudaMemcpyDefault),
+                cudaSuccess);
+    }
+    StepRows rows = problem.LastRows(0, num_rows);
+    rows.sequences = nullptr;  // row i has table i
+    AttentionArgs args = problem.Attention(rows, query.data(), output.data());
+    const auto write = [&](const Halves& projections) {
+      return WriteKv({.rows = rows,
+                      .num_heads = kv_case.num_heads,
+                      .cache = args.cache,
+                      .layer = args.layer,
+                      .rope = args.rope,
+                      .qkv = projections.data(),
+                      .qkv_stride = stride,
+                      .query = query.data(),
+                      .query_stride = q_size},
+                     nullptr);
+    };
+    const auto attend = [&] {
+      EXPECT_EQ(cudaMemset(output.data(), 0xFF, static_cast<size_t>(output.bytes())), cudaSuccess);
+      EXPECT_OK(PlanDecode(rows, problem.layout(), workspace, nullptr));
+      EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      EXPECT_OK(DecodeAttention(args, workspace, nullptr));
+      Outputs outputs(static_cast<size_t>(output.size()));
+      EXPECT_EQ(cudaMemcpy(outputs.data(), output.data(), outputs.size() * 2, cudaMemcpyDefault),
+                cudaSuccess);
+      return outputs;
+    };
+    ASSERT_OK(write(projected));
+    const Outputs expected = attend();
+    ASSERT_OK_AND_ASSIGN(const std::vector<uint8_t> expected_cache, problem.DownloadCache());
+
+    ASSERT_TRUE(DecodeWritesRows(args, {}));
+    args.query = projected.data();
+    args.query_stride = stride;
+    args.projected = true;
+    for (const bool early : {false, true}) {
+      ASSERT_OK(write(broken));
+      args.fetches_early = early;
+      EXPECT_EQ(attend(), expected);
+      ASSERT_OK_AND_ASSIGN(const std::vector<uint8_t> cache, problem.DownloadCache());
+      EXPECT_EQ(cache, expected_cache);
+    }
+  }
+}
+
+TEST(DecodeAttentionTest, RowsThatNeedMoreThanRotationAreLeftToWriteKv) {
+  if (NumDevices() == 0) GTEST_SKIP() << "no GPU";
+  KvProblem problem(Bf16Case(), {1, 2}, 19);
+  ASSERT_OK(problem.Upload());
+  StepRows rows = problem.LastRows(0, 2);
+  rows.sequences = nullptr;
+  AttentionArgs args = problem.Attention(rows, nullptr, nullptr);
+  EXPECT_TRUE(DecodeWritesRows(args, {}));
+  const float number = 1;
+  EXPECT_FALSE(DecodeWritesRows(args, {.k_bias = &number}));
+  EXPECT_FALSE(DecodeWritesRows(args, {.q_norm = &number, .k_norm = &number}));
+  EXPECT_FALSE(DecodeWritesRows(args, {.key = {.spec = PerTokenCase(4, false, 1).key}}));
+  args.rows.num_rows = 100;
+  EXPECT_FALSE(DecodeWritesRows(args, {}));
+  args.rows.num_rows = 2;
+  const int32_t sequence = 0;
+  args.rows.sequences = &sequence;
+  EXPECT_FALSE(DecodeWritesRows(args, {}));
 }
 
 }  // namespace

@@ -73,6 +73,14 @@ class KvProblem {
   // Queries of the sequences' last rows, [sequences, heads, head_dim].
   const __nv_bfloat16* last_queries() const { return last_query_device_.data(); }
 
+  // What Write was given, [rows, heads + 2 * kv_heads, head_dim].
+  const __nv_bfloat16* projections() const {
+    return reinterpret_cast<const __nv_bfloat16*>(qkv_device_.data());
+  }
+  int64_t projection_size() const {
+    return int64_t{case_.num_heads + 2 * case_.num_kv_heads} * case_.head_dim;
+  }
+
   // What the device holds after Write.
   absl::StatusOr<std::vector<uint8_t>> DownloadCache() const;
   absl::StatusOr<std::vector<float>> DownloadQueries() const;

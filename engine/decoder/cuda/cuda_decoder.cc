@@ -184,6 +184,13 @@ absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
     ASSAY_RETURN_IF_ERROR(AddAndNormalize(kMlpWindow, NormArgs(model_.final_norm, 1), stream));
   }
   num_rows_ = step.rows.num_rows;
+  if (step.num_decode_rows > 0) {
+    StepRows decode_rows = step.rows;
+    decode_rows.num_rows = step.num_decode_rows;
+    ASSAY_RETURN_IF_ERROR(
+        PlanDecode(decode_rows, step.cache.layout, *decode_workspace_, stream));
+  }
+  // Behind the plan: what follows the embeddings finds it made (embedding.h).
   ASSAY_RETURN_IF_ERROR(GatherEmbeddings({.ids = step.ids,
                                           .drawn = step.drawn,
                                           .table = model_.embedding,
@@ -192,11 +199,6 @@ absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
                                           .hidden_size = model_.config.hidden_size,
                                           .vocab_size = model_.config.vocab_size},
                                          stream));
-  if (step.num_decode_rows > 0) {
-    StepRows decode_rows = step.rows;
-    decode_rows.num_rows = step.num_decode_rows;
-    ASSAY_RETURN_IF_ERROR(PlanDecode(decode_rows, *decode_workspace_, stream));
-  }
   for (int layer = 0; layer < model_.config.num_layers; ++layer) {
     ASSAY_RETURN_IF_ERROR(RunAttention(layer, step, stream));
     ASSAY_RETURN_IF_ERROR(RunMlp(layer, step, stream));
@@ -236,7 +238,6 @@ absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaSt
   }
   ASSAY_RETURN_IF_ERROR(qkv_->Run(layer.qkv, normed_.data(), layer.qkv_bias, projected_.data(),
                                   step.num_decode_rows, num_rows, stream));
-  ASSAY_RETURN_IF_ERROR(WriteCache(step, layer_index, projected_.data(), stream));
   AttentionArgs attention = {.rows = step.rows,
                              .num_heads = config.num_heads,
                              .cache = step.cache,
@@ -245,10 +246,16 @@ absl::Status CudaDecoder::RunAttention(int layer_index, const Step& step, cudaSt
                              .key_zero = layer.kv.key.zero,
                              .key_bias = layer.kv.k_bias,
                              .rope = {.cosines = cosines_.data(), .sines = sines_.data()},
+                             // A sequence's other tokens are of steps before.
+                             .fetches_early = step.rows.sequences == nullptr,
                              .query = projected_.data(),
                              .query_stride = stride,
                              .output = attended_.data(),
                              .output_stride = config.q_size()};
+  attention.projected = num_rows == step.num_decode_rows && DecodeWritesRows(attention, layer.kv);
+  if (!attention.projected) {
+    ASSAY_RETURN_IF_ERROR(WriteCache(step, layer_index, projected_.data(), stream));
+  }
   if (step.num_tiles > 0) {
     ASSAY_RETURN_IF_ERROR(PrefillAttention(attention, step.tiles, step.num_tiles, stream));
   }

@@ -17,8 +17,8 @@ __global__ void GatherKernel(const int32_t* __restrict__ ids,    // [rows]
                              const Unit* __restrict__ table,     // [vocab, units_per_row]
                              Unit* __restrict__ out,             // [rows, units_per_row]
                              int units_per_row, int vocab_size) {
-  LetNextKernelStart();
   WaitForKernelsBefore();
+  LetNextKernelStart();  // only now: see the header
   const int64_t row = blockIdx.x;
   int32_t id = ids[row];
   if (id < 0 && drawn != nullptr) id = drawn[-1 - id];

@@ -20,6 +20,8 @@ struct EmbeddingArgs {
   int vocab_size = 0;
 };
 
+// No kernel behind this one starts before those in front of it have ended: what they wrote may be
+// read without waiting.
 absl::Status GatherEmbeddings(const EmbeddingArgs& args, cudaStream_t stream);
 
 }  // namespace assay::engine::cuda

@@ -4,7 +4,7 @@
 //
 // A warp owns one head of one row, in shared memory: 256 bytes are read and 16 (3 bits) to 256
 // written per head, so the bound is memory, but at decode sizes (256 rows of 36 heads, 4 MB) it is
-// latency: a launch.
+// latency: a launch. What does not depend on the kernels in front is read before they have ended.
 #include <cuda_bf16.h>
 
 #include <cfloat>
@@ -66,6 +66,24 @@ struct Params {
 
 __device__ float RoundToBf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
+// A lane's share of a position's angles.
+constexpr int kMostTurns = kMaxHeadDim / 2 / kWarpSize;
+struct Angles {
+  float cosines[kMostTurns];
+  float sines[kMostTurns];
+
+  __device__ void Load(const RopeTables& rope, int position, int half, int lane) {
+    const int64_t row = int64_t{position} * half;
+#pragma unroll
+    for (int turn = 0; turn < kMostTurns; ++turn) {
+      const int i = lane + turn * kWarpSize;
+      if (i >= half) break;
+      cosines[turn] = rope.cosines[row + i];
+      sines[turn] = rope.sines[row + i];
+    }
+  }
+};
+
 // One head of one row and the warp that works on it. `x` and `codes` are shared memory of the warp;
 // lane i touches the elements i, i + 32, ... unless a method says otherwise.
 struct Head {
@@ -104,12 +122,14 @@ struct Head {
     __syncwarp();
   }
 
-  __device__ void Rotate(const RopeTables& rope, int position) const {
+  __device__ void Rotate(const Angles& angles) const {
     const int half = dim / 2;
-    const int64_t row = int64_t{position} * half;
-    for (int i = lane; i < half; i += kWarpSize) {
-      const float cosine = rope.cosines[row + i];
-      const float sine = rope.sines[row + i];
+#pragma unroll
+    for (int turn = 0; turn < kMostTurns; ++turn) {
+      const int i = lane + turn * kWarpSize;
+      if (i >= half) break;
+      const float cosine = angles.cosines[turn];
+      const float sine = angles.sines[turn];
       const float low = x[i];
       const float high = x[i + half];
       x[i] = RoundToBf16(__fsub_rn(__fmul_rn(low, cosine), __fmul_rn(high, sine)));
@@ -311,20 +331,19 @@ struct Head {
   }
 };
 
-__device__ void PrepareQuery(const Params& p, const Head& head, int index, int position,
+__device__ void PrepareQuery(const Params& p, const Head& head, int index, const Angles& angles,
                              __nv_bfloat16* to) {
   head.AddBias(p.q_bias == nullptr ? nullptr : p.q_bias + index * head.dim);
   head.Normalize(p.q_norm, p.norm_eps);
-  head.Rotate(p.rope, position);
+  head.Rotate(angles);
   if (p.key.transform == CacheSpec::Transform::kHadamard) head.Hadamard(p.hadamard_factor);
   if (p.key.transform == CacheSpec::Transform::kMatrix) head.Multiply(p.key.query_matrix);
   head.Store(to);
 }
 
-__device__ void PrepareKey(const Params& p, const Head& head, int index, int position,
-                           uint8_t* part) {
+__device__ void PrepareKey(const Params& p, const Head& head, int index, int token,
+                           const Angles& angles, uint8_t* part) {
   const KvPartLayout& layout = p.cache.layout.key;
-  const int token = position % kKvPageTokens;
   using Position = CacheSpec::Position;
   KvGrid grid;
   if (p.key.position == Position::kBeforeBias) {
@@ -341,7 +360,7 @@ __device__ void PrepareKey(const Params& p, const Head& head, int index, int pos
       return head.StorePart(part, layout, token, grid);
     }
   }
-  head.Rotate(p.rope, position);
+  head.Rotate(angles);
   if (p.key.position == Position::kAfterRope) grid = head.Round(p.key, index, p.hadamard_factor);
   head.StorePart(part, layout, token, grid);
 }
@@ -351,35 +370,43 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarpSize) WriteKvKernel(const
   __shared__ float values[kWarpsPerBlock][kMaxHeadDim];
   __shared__ uint8_t codes[kWarpsPerBlock][kMaxHeadDim];
   LetNextKernelStart();
-  WaitForKernelsBefore();
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int row = static_cast<int>(blockIdx.x);
   const int slot = static_cast<int>(blockIdx.y) * kWarpsPerBlock + warp;
   const int num_kv_heads = p.cache.num_kv_heads;
   const int position = p.rows.positions[row];
-  if (slot >= p.num_heads + 2 * num_kv_heads || position < 0) return;
-
+  const bool works = slot < p.num_heads + 2 * num_kv_heads && position >= 0;
   const int dim = p.cache.layout.head_dim;
-  const Head head = {values[warp], codes[warp], dim, static_cast<int>(threadIdx.x) % kWarpSize};
-  head.Load(p.qkv + row * p.qkv_stride + int64_t{slot} * dim);
-  if (slot < p.num_heads) {
-    PrepareQuery(p, head, slot, position, p.query + row * p.query_stride + int64_t{slot} * dim);
-    return;
-  }
-  const int sequence = p.rows.sequences == nullptr ? row : p.rows.sequences[row];
-  const int block =
-      p.rows.block_tables[int64_t{sequence} * p.rows.block_table_stride + position / kKvPageTokens];
+  const bool is_query = slot < p.num_heads;
   const bool is_key = slot < p.num_heads + num_kv_heads;
   const int kv_head = slot - p.num_heads - (is_key ? 0 : num_kv_heads);
-  uint8_t* const page = p.cache.base + p.cache.PageOffset(p.layer, block, kv_head);
+  uint8_t* page = nullptr;
+  Angles angles;
+  if (works) angles.Load(p.rope, position, dim / 2, lane);
+  if (works && !is_query) {
+    const int sequence = p.rows.sequences == nullptr ? row : p.rows.sequences[row];
+    const int32_t* const table =
+        p.rows.block_tables + int64_t{sequence} * p.rows.block_table_stride;
+    page = p.cache.base + p.cache.PageOffset(p.layer, table[position / kKvPageTokens], kv_head);
+  }
+  WaitForKernelsBefore();
+  if (!works) return;
+
+  const Head head = {values[warp], codes[warp], dim, lane};
+  head.Load(p.qkv + row * p.qkv_stride + int64_t{slot} * dim);
+  if (is_query) {
+    PrepareQuery(p, head, slot, angles, p.query + row * p.query_stride + int64_t{slot} * dim);
+    return;
+  }
+  const int token = position % kKvPageTokens;
   if (is_key) {
-    PrepareKey(p, head, kv_head, position, page);
+    PrepareKey(p, head, kv_head, token, angles, page);
     return;
   }
   head.AddBias(p.v_bias == nullptr ? nullptr : p.v_bias + kv_head * dim);
   const KvGrid grid = head.Round(p.value, kv_head, p.hadamard_factor);
-  head.StorePart(page + p.cache.layout.value_offset(), p.cache.layout.value,
-                 position % kKvPageTokens, grid);
+  head.StorePart(page + p.cache.layout.value_offset(), p.cache.layout.value, token, grid);
 }
 
 absl::StatusOr<Rounding> RoundingOf(const CacheRounding& from, int head_dim, bool is_key) {

@@ -20,7 +20,8 @@
 
 namespace assay::engine::cuda {
 
-// The rows of a step: where each token stands. Everything is in device memory.
+// The rows of a step: where each token stands. Everything is in device memory, and was there before
+// the kernel in front of the one that reads it began.
 struct StepRows {
   int num_rows = 0;
   const int32_t* positions = nullptr;  // [rows]; negative: a padding row, which touches nothing

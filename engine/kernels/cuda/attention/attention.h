@@ -2,7 +2,8 @@
 //
 // Decode. A context is cut into chunks of whole pages, whose size follows from the context's length
 // alone; each (chunk, KV head) is a work item, and a row's chunks are merged in their order. So a
-// row's result is a function of its query and its context, whatever else is in the batch. Sizes
+// row's result is a function of its query and its context, whatever else is in the batch. Chunks of
+// bf16 are sums of parts, in their order, and where rows are few their parts are work items. Sizes
 // that change from step to step are read from device memory: PlanDecode turns the rows' positions
 // into a list of work items on the device, once per step and for all layers, and both can be
 // captured in a graph for a fixed number of rows.
@@ -43,6 +44,12 @@ struct AttentionArgs {
   const float* key_zero = nullptr;
   const float* key_bias = nullptr;  // null: none, or within the codes
   RopeTables rope;
+  // Decode only: the plan, what `rows` points to, and all keys and values but the rows' own last
+  // tokens were there before the kernel in front of this one began. They are fetched while it runs.
+  bool fetches_early = false;
+  // Decode only, where DecodeWritesRows: `query` holds rows of q, k, v as they were projected, and
+  // this call is WriteKv too, with the same bits.
+  bool projected = false;
 
   const __nv_bfloat16* query = nullptr;  // [rows, num_heads, head_dim], 16-byte aligned
   int64_t query_stride = 0;              // elements
@@ -75,8 +82,13 @@ class DecodeWorkspace {
 };
 
 // Fills the workspace's list of work items from rows.positions. Once per step, before the layers.
-absl::Status PlanDecode(const StepRows& rows, const DecodeWorkspace& workspace,
-                        cudaStream_t stream);
+// `layout`: of the cache that the layers read.
+absl::Status PlanDecode(const StepRows& rows, const KvPageLayout& layout,
+                        const DecodeWorkspace& workspace, cudaStream_t stream);
+
+// Whether DecodeAttention can write the rows' own keys and values: few rows, each of a sequence of
+// its own, in bf16 pages, that are only rotated before.
+bool DecodeWritesRows(const AttentionArgs& args, const KvWriteLayer& weights);
 
 // Each row is the last token of its sequence. INVALID_ARGUMENT when the shapes are not those of
 // the workspace.

@@ -7,7 +7,7 @@
 // its own: its share of the tiles of an item, then of the next item, come by bulk copies into its
 // stages of shared memory. Warps do not wait for each other: one that is done with an item leaves
 // its sums in a mailbox and goes on; whoever brings the last merges the four, in the order of
-// warps.
+// warps. An item that is a part of a chunk (decode.cuh) leaves the warps' sums in memory instead.
 //
 // Bound: memory. Per token and KV head 512 / 264 / 136 / 104 bytes (16, 8, 4, 3 bits). At 3.0 TB/s
 // an H100 multiprocessor gets 13 bytes a cycle, so a page of 64 tokens of KV4 has 650 cycles, 2,600
@@ -21,6 +21,7 @@
 #include "engine/kernels/cuda/attention/decode.cuh"
 #include "engine/kernels/cuda/attention/decode_pipeline.cuh"
 #include "engine/kernels/cuda/attention/decode_tile.cuh"
+#include "engine/kernels/cuda/attention/own_token.cuh"
 #include "engine/kernels/cuda/attention/rotated_query.cuh"
 #include "engine/kernels/cuda/launch.cuh"
 
@@ -70,7 +71,7 @@ __device__ void LoadQuery(const DecodeParams& p, const WarpItem& item, int group
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     uint4 words = make_uint4(0, 0, 0, 0);
-    if (valid) words = __ldg(reinterpret_cast<const uint4*>(head + C::Dim(8 * i, lane % 4)));
+    if (valid) words = *reinterpret_cast<const uint4*>(head + C::Dim(8 * i, lane % 4));
     raw[4 * i] = words.x;
     raw[4 * i + 1] = words.y;
     raw[4 * i + 2] = words.z;
@@ -78,11 +79,11 @@ __device__ void LoadQuery(const DecodeParams& p, const WarpItem& item, int group
   }
 }
 
-// A warp's sums into shared memory: true values, [heads, dims].
-template <KvCodes kCodes>
-__device__ void StoreWarp(SoftmaxState& state, int lane, float (&outputs)[kMaxGroup][kMergeStride],
-                          float (&maxima)[kMaxGroup], float (&sums)[kMaxGroup]) {
-  state.ReduceSums();
+// A warp's sums as true values: store(head, dim, value) and store_sums(head, maximum, sum), heads
+// of the group.
+template <KvCodes kCodes, typename Store, typename StoreSums>
+__device__ void StoreWarp(const SoftmaxState& state, int lane, const Store& store,
+                          const StoreSums& store_sums) {
   const int r = lane / 4;
   const int c = lane % 4;
 #pragma unroll
@@ -92,17 +93,29 @@ __device__ void StoreWarp(SoftmaxState& state, int lane, float (&outputs)[kMaxGr
       const int half = i / 2;
       const float factor =
           Codes<kCodes>::kIsBf16 ? 1.0f : 1 / (kUnit * ValueFactor<kCodes>(m, half));
-      outputs[2 * c + i % 2][ValueDim<kCodes>(m, half, r)] =
-          fmaf(state.output[m][i], factor, -state.zero_sum[i % 2]);
+      store(2 * c + i % 2, ValueDim<kCodes>(m, half, r),
+            fmaf(state.output[m][i], factor, -state.zero_sum[i % 2]));
     }
   }
   if (r == 0) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      maxima[2 * c + i] = state.max[i];
-      sums[2 * c + i] = state.sum[i];
-    }
+    for (int i = 0; i < 2; ++i) store_sums(2 * c + i, state.max[i], state.sum[i]);
   }
+}
+
+// A warp's sums of a part, to where the merge finds them.
+template <KvCodes kCodes>
+__device__ void StorePart(const DecodeParams& p, const WarpItem& item, int group, int warp,
+                          int lane, const SoftmaxState& state) {
+  const int64_t first = int64_t{item.slot() + warp} * p.num_heads + int64_t{item.kv_head} * group;
+  StoreWarp<kCodes>(
+      state, lane,
+      [&](int head, int dim, float value) {
+        if (head < group) p.buffers.outputs[(first + head) * kHeadDim + dim] = value;
+      },
+      [&](int head, float max, float sum) {
+        if (head < group) p.buffers.sums[first + head] = make_float2(max, sum);
+      });
 }
 
 // Adds the warps' sums of an item, in the order of warps, and stores them: the output of a row of
@@ -113,15 +126,15 @@ __device__ void MergeWarps(const DecodeParams& p, const WarpItem& item, int grou
   float max = fmaxf(lane_max, __shfl_xor_sync(kAllLanes, lane_max, kMaxGroup));
   max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, 2 * kMaxGroup));
   const float weight = Exp2(lane_max - max);
-  float sum = mailbox.sums[lane / kMaxGroup][lane % kMaxGroup] * weight;
-  sum += __shfl_xor_sync(kAllLanes, sum, kMaxGroup);
-  sum += __shfl_xor_sync(kAllLanes, sum, 2 * kMaxGroup);
+  float sum = __fmul_rn(mailbox.sums[lane / kMaxGroup][lane % kMaxGroup], weight);
+  sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, kMaxGroup));
+  sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, 2 * kMaxGroup));
 
   const int row = item.row();
-  const int num_chunks = item.num_chunks();
   const int first_head = item.kv_head * group;
-  const int64_t slot = (int64_t{row} * p.buffers.max_chunks + item.chunk()) * p.num_heads;
-  if (num_chunks > 1 && lane < group) {
+  const bool has_slot = item.slot() >= 0;
+  const int64_t slot = int64_t{item.slot()} * p.num_heads;
+  if (has_slot && lane < group) {
     p.buffers.sums[slot + first_head + lane] = make_float2(max, sum);
   }
   for (int h = 0; h < group; ++h) {
@@ -136,7 +149,7 @@ __device__ void MergeWarps(const DecodeParams& p, const WarpItem& item, int grou
       output.w = fmaf(part.w, factor, output.w);
     }
     const int head = first_head + h;
-    if (num_chunks > 1) {
+    if (has_slot) {
       reinterpret_cast<float4*>(p.buffers.outputs + (slot + head) * kHeadDim)[lane] = output;
       continue;
     }
@@ -178,7 +191,7 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
     }
     PublishBarriers();
   }
-  WaitForKernelsBefore();
+  if (!p.fetches_early) WaitForKernelsBefore();
   __syncthreads();
 
   const int64_t num_items = int64_t{*p.buffers.num_items} * p.cache.num_kv_heads;
@@ -188,11 +201,15 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
   LoadBlocks(p, lane, &item);
   int num_tiles = NumTiles<T>(item.num_tokens(), warp);
   int num_issued = 0;  // tiles of `item` on their way or here
-  for (; num_issued < min(T::kStages, num_tiles); ++num_issued) {
-    pipeline.Issue(p, item, num_issued, warp, lane);
-  }
-  uint32_t raw_query[kPairs];
-  LoadQuery<kCodes>(p, item, group, lane, raw_query);
+  const auto issue_up_to = [&](int count) {
+    for (; num_issued < min(T::kStages, count); ++num_issued) {
+      pipeline.Issue(p, item, num_issued, warp, lane);
+    }
+  };
+  // In pages that this kernel writes, own tokens are put into tiles that are here.
+  const bool all_early = p.fetches_early && p.projected;
+  issue_up_to(p.fetches_early && !all_early && HasOwnToken<T>(item, num_tiles, warp) ? num_tiles - 1
+                                                                                     : num_tiles);
   if constexpr (kRotates) {  // while the first tiles are on their way
     FillRotationTable<kCodes, kThreads>(p.rope, &rotation.table);
     for (int head = warp; head < p.cache.num_kv_heads; head += kWarps) {
@@ -201,6 +218,12 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
     }
     __syncthreads();
   }
+  if (p.fetches_early) {
+    WaitForKernelsBefore();
+    issue_up_to(num_tiles);
+  }
+  uint32_t raw_query[kPairs];
+  LoadQuery<kCodes>(p, item, group, lane, raw_query);
   int box = 0;
   uint32_t box_parity = 1;  // of the phase that must have ended: none for the first round
 
@@ -213,6 +236,15 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
     const int next_tiles = NumTiles<T>(next.num_tokens(), warp);
     int next_issued = 0;
 
+    [[maybe_unused]] OwnToken own_token;
+    bool puts_own_token = false;
+    if constexpr (T::kHasParts) {
+      if (p.projected && num_tiles > 0) {
+        RotateQueryRow(p.rope, item.position(), lane, raw_query);
+        puts_own_token = HasOwnToken<T>(item, num_tiles, warp);
+        if (puts_own_token) own_token.Load(p, item, lane);
+      }
+    }
     QueryFragments query;
     [[maybe_unused]] const KeyGridTable& key_grids = rotation.key_grids[item.kv_head];
     if constexpr (kRotates) {
@@ -222,17 +254,31 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
     }
     SoftmaxState state;
     state.Reset();
+    [[maybe_unused]] SoftmaxState parts;  // that came before
+    [[maybe_unused]] int num_parts = 0;
+    [[maybe_unused]] int part_end = T::TilesOfPart(item.kind() & kPartPagesMask);
     const int num_tokens = item.num_tokens();
     [[maybe_unused]] const int first_position = item.first_page() * kKvPageTokens;
     for (int i = 0; i < num_tiles; ++i) {
+      if constexpr (T::kHasParts) {
+        if (i == part_end) {
+          state.ReduceSums();
+          parts.AddPart(state, num_parts++);
+          state.Reset();
+          part_end += T::TilesOfPart(item.kind() & kPartPagesMask);
+        }
+      }
       const int first_token = (warp + i * kWarps) * T::kTokens;
       [[maybe_unused]] RotatedQuery rotated;
       if constexpr (kRotates) {
         RotateQuery<kCodes>(raw_query, key_grids, p.rope, first_position + first_token, lane,
                             &rotated);
       }
-      const uint8_t* const tile = shared.stages[warp][pipeline.drain];
+      uint8_t* const tile = shared.stages[warp][pipeline.drain];
       pipeline.Wait();
+      if constexpr (T::kHasParts) {
+        if (puts_own_token && i == num_tiles - 1) own_token.Put<T>(p, item, lane, tile);
+      }
       float scores[T::kTokens / 16][4];
 #pragma unroll
       for (int t = 0; t < T::kTokens / 16; ++t) {
@@ -258,24 +304,40 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
       pipeline.Issue(p, next, next_issued++, warp, lane);
     }
 
-    Mailbox& mailbox = shared.mailboxes[box];
-    const uint32_t emptied = SharedAddress(&shared.emptied[box]);
-    WaitForPhase(emptied, box_parity);
-    StoreWarp<kCodes>(state, lane, mailbox.outputs[warp], mailbox.maxima[warp], mailbox.sums[warp]);
-    const uint32_t filled = SharedAddress(&shared.filled[box]);
-    Arrive(filled);
-    __syncwarp();
-    int num_arrived = 0;
-    if (lane == 0) num_arrived = atomicAdd(&shared.num_arrived[box], 1) + 1;
-    if (__shfl_sync(kAllLanes, num_arrived, 0) == kWarps) {
-      WaitForPhase(filled, box_parity ^ 1);  // it has ended: orders the sums before their reading
-      MergeWarps(p, item, group, lane, mailbox);
-      if (lane == 0) shared.num_arrived[box] = 0;
+    state.ReduceSums();
+    const bool is_part = T::kHasParts && (item.kind() & kIsPart) != 0;
+    if (is_part) {
+      StorePart<kCodes>(p, item, group, warp, lane, state);
+    } else {
+      if (T::kHasParts && num_parts > 0) {
+        parts.AddPart(state, num_parts);
+        state = parts;
+      }
+      Mailbox& mailbox = shared.mailboxes[box];
+      const uint32_t emptied = SharedAddress(&shared.emptied[box]);
+      WaitForPhase(emptied, box_parity);
+      StoreWarp<kCodes>(
+          state, lane,
+          [&](int head, int dim, float value) { mailbox.outputs[warp][head][dim] = value; },
+          [&](int head, float max, float sum) {
+            mailbox.maxima[warp][head] = max;
+            mailbox.sums[warp][head] = sum;
+          });
+      const uint32_t filled = SharedAddress(&shared.filled[box]);
+      Arrive(filled);
       __syncwarp();
-      Arrive(emptied);
+      int num_arrived = 0;
+      if (lane == 0) num_arrived = atomicAdd(&shared.num_arrived[box], 1) + 1;
+      if (__shfl_sync(kAllLanes, num_arrived, 0) == kWarps) {
+        WaitForPhase(filled, box_parity ^ 1);  // it has ended: orders the sums before their reading
+        MergeWarps(p, item, group, lane, mailbox);
+        if (lane == 0) shared.num_arrived[box] = 0;
+        __syncwarp();
+        Arrive(emptied);
+      }
+      box = box + 1 == T::kMailboxes ? 0 : box + 1;
+      if (box == 0) box_parity ^= 1;
     }
-    box = box + 1 == T::kMailboxes ? 0 : box + 1;
-    if (box == 0) box_parity ^= 1;
 
     item = next;
     next = after_next;

@@ -9,7 +9,7 @@
 
 namespace assay::engine::cuda {
 
-constexpr int kWarps = 4;  // of a block
+constexpr int kWarps = kDecodeWarps;
 constexpr int kWarpSize = 32;
 constexpr int kThreads = kWarps * kWarpSize;
 
@@ -33,6 +33,7 @@ struct DecodeTile {
   static constexpr int kStages = kCodes == KvCodes::kBf16 ? 3 : 2;
   static constexpr int kMailboxes = kCodes == KvCodes::kBf16 || kRotates ? 1 : 2;
   static constexpr int kPerPage = kKvPageTokens / kTokens;
+  static constexpr bool kHasParts = kCodes == KvCodes::kBf16;
   static constexpr bool kKeyGrids = kKey.params == KvParams::kPerToken;
   static constexpr bool kValueGrids = kValue.params == KvParams::kPerToken;
 
@@ -43,6 +44,9 @@ struct DecodeTile {
   static constexpr int kValueGridsAt = kValuesAt + kCodeBytes;
   static constexpr int kBytes = kValueGridsAt + (kValueGrids ? kGridBytes : 0);
   static_assert(kBytes * kPerPage == kPage.page_bytes());
+
+  // A warp's share of a part.
+  static constexpr int TilesOfPart(int part_pages) { return part_pages * kPerPage / kWarps; }
 };
 
 // A work item as one warp sees it: lane i holds word i of the DecodeItem and the chunk's block i.
@@ -53,10 +57,11 @@ struct WarpItem {
 
   __device__ int row() const { return __shfl_sync(kAllLanes, word, 0); }
   __device__ int sequence() const { return __shfl_sync(kAllLanes, word, 1); }
-  __device__ int chunk() const { return __shfl_sync(kAllLanes, word, 2); }
-  __device__ int first_page() const { return __shfl_sync(kAllLanes, word, 3); }
-  __device__ int num_tokens() const { return __shfl_sync(kAllLanes, word, 4); }
-  __device__ int num_chunks() const { return __shfl_sync(kAllLanes, word, 5); }
+  __device__ int first_page() const { return __shfl_sync(kAllLanes, word, 2); }
+  __device__ int num_tokens() const { return __shfl_sync(kAllLanes, word, 3); }
+  __device__ int slot() const { return __shfl_sync(kAllLanes, word, 4); }
+  __device__ int kind() const { return __shfl_sync(kAllLanes, word, 5); }
+  __device__ int position() const { return __shfl_sync(kAllLanes, word, 6); }
   __device__ int block(int page) const { return __shfl_sync(kAllLanes, lane_block, page); }
 };
 
@@ -68,7 +73,7 @@ inline __device__ WarpItem LoadItem(const DecodeParams& p, int64_t index, int64_
   item.kv_head = static_cast<int>(index % p.cache.num_kv_heads);
   const auto* const words =
       reinterpret_cast<const int32_t*>(p.buffers.items + index / p.cache.num_kv_heads);
-  if (lane < kDecodeItemWords) item.word = __ldg(words + lane);
+  if (lane < kDecodeItemWords) item.word = words[lane];
   return item;
 }
 
@@ -86,6 +91,13 @@ template <typename T>
 __device__ int NumTiles(int num_tokens, int warp) {
   const int all = (num_tokens + T::kTokens - 1) / T::kTokens;
   return (all - warp + kWarps - 1) / kWarps;  // none when all <= warp
+}
+
+// Whether the last of them holds the row's own token.
+template <typename T>
+__device__ bool HasOwnToken(const WarpItem& item, int num_tiles, int warp) {
+  const int last = (item.num_tokens() - 1) / T::kTokens;
+  return (item.kind() & kEndsRow) != 0 && num_tiles > 0 && last % kWarps == warp;
 }
 
 // One warp's stages, filled and emptied in a circle.

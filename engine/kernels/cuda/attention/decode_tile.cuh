@@ -45,6 +45,21 @@ struct QueryFragments {
   float score_scale;  // from products to powers of two
 };
 
+// How the sums of consecutive parts of a context become those of both.
+struct PartFactors {
+  float max;
+  float before;
+  float part;
+
+  __device__ PartFactors(float max_before, float max_part)
+      : max(fmaxf(max_before, max_part)),
+        before(Exp2(max_before - max)),
+        part(Exp2(max_part - max)) {}
+  __device__ float Add(float sum_before, float sum_of_part) const {
+    return __fmaf_rn(sum_of_part, part, __fmul_rn(sum_before, before));
+  }
+};
+
 struct SoftmaxState {
   float output[kValueTiles][4];  // MMA accumulators: rows are dims, columns heads
   float max[2];                  // of x + log2 s; of heads 2c, 2c + 1
@@ -91,6 +106,27 @@ struct SoftmaxState {
     for (int m = 0; m < kValueTiles; ++m) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) output[m][i] *= factor[i % 2];
+    }
+  }
+
+  // The part behind `num_before` ones, which are here; its sums are reduced. For bf16, which has no
+  // zero_sum.
+  __device__ void AddPart(const SoftmaxState& next, int num_before) {
+    if (num_before == 0) {
+      *this = next;
+      return;
+    }
+    const PartFactors factors[2] = {{max[0], next.max[0]}, {max[1], next.max[1]}};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      max[i] = factors[i].max;
+      sum[i] = factors[i].Add(sum[i], next.sum[i]);
+    }
+#pragma unroll
+    for (int m = 0; m < kValueTiles; ++m) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        output[m][i] = factors[i % 2].Add(output[m][i], next.output[m][i]);
     }
   }
 

@@ -2,45 +2,52 @@
 //
 //   output = sum_i 2^(max_i - max) output_i / sum_i 2^(max_i - max) sum_i
 //
-// A warp owns a head of a row: its lanes make the weights of up to 32 chunks at once, then add the
-// chunks' outputs, 4 dims a lane. Bound: the second-level cache, where the sums just went (15 MB
-// for 64 rows of 28 heads and 16 chunks). Launched while decode attention ends, and waits for its
-// end.
+// Of rows that were split, the parts first: each warp's parts of a chunk in their order, then the
+// chunk's warps in theirs, as the decode kernel does where a chunk is a work item; bit for bit.
+//
+// Bound: the second-level cache, where the sums just went (15 MB for 64 rows of 28 heads and 16
+// chunks); of few rows latency. Launched while decode attention ends, and waits for its end.
 #include <cuda_bf16.h>
 
 #include <cmath>
 
 #include "engine/kernels/cuda/attention/decode.cuh"
+#include "engine/kernels/cuda/attention/decode_tile.cuh"
 #include "engine/kernels/cuda/attention/ptx.cuh"
 #include "engine/kernels/cuda/launch.cuh"
 
 namespace assay::engine::cuda {
 namespace {
 
-constexpr int kWarps = 4;
 constexpr int kWarpSize = 32;
-constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 static_assert(kTensorCoreHeadDim == 4 * kWarpSize, "4 dims a lane");
 
-// Grid: [rows, heads / kWarps].
-__global__ void __launch_bounds__(kWarps* kWarpSize)
-    MergeKernel(const int32_t* positions, int num_heads, const DecodeBuffers buffers,
-                __nv_bfloat16* out, int64_t out_stride) {
-  LetNextKernelStart();
-  WaitForKernelsBefore();
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const int row = static_cast<int>(blockIdx.x);
-  const int head =
-      static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / kWarpSize;
-  const int num_chunks = NumChunks(PagesOf(max(positions[row] + 1, 0)));
-  if (head >= num_heads || num_chunks < 2) return;
+struct MergeParams {
+  const int32_t* positions;
+  int num_heads;
+  DecodeBuffers buffers;
+  __nv_bfloat16* out;
+  int64_t out_stride;
+};
 
-  const auto place = [&](int chunk) {
-    return (int64_t{row} * buffers.max_chunks + chunk) * num_heads + head;
-  };
+// The sums of a head: in all lanes maximum and sum, in each its 4 dims.
+struct HeadSums {
+  float2 sums;
+  float4 output;
+};
+
+__device__ float4 AddWeighted(float4 part, float weight, float4 sum) {
+  return make_float4(fmaf(part.x, weight, sum.x), fmaf(part.y, weight, sum.y),
+                     fmaf(part.z, weight, sum.z), fmaf(part.w, weight, sum.w));
+}
+
+// By a warp: `sums_of(chunk)` and `output_of(chunk)`, the lane's dims.
+template <typename SumsOf, typename OutputOf>
+__device__ void MergeChunksOf(int num_chunks, int lane, const SumsOf& sums_of,
+                              const OutputOf& output_of, __nv_bfloat16* out) {
   float max = -INFINITY;
   for (int chunk = lane; chunk < num_chunks; chunk += kWarpSize) {
-    max = fmaxf(max, buffers.sums[place(chunk)].x);
+    max = fmaxf(max, sums_of(chunk).x);
   }
 #pragma unroll
   for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
@@ -51,7 +58,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   for (int begin = 0; begin < num_chunks; begin += kWarpSize) {
     float weight = 0;
     if (begin + lane < num_chunks) {
-      const float2 sums = buffers.sums[place(begin + lane)];
+      const float2 sums = sums_of(begin + lane);
       weight = Exp2(sums.x - max);
       sum = fmaf(sums.y, weight, sum);
     }
@@ -59,13 +66,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
 #pragma unroll 8
     for (int i = 0; i < count; ++i) {
       const float factor = __shfl_sync(kAllLanes, weight, i);
-      const auto* const from =
-          reinterpret_cast<const float4*>(buffers.outputs + place(begin + i) * kTensorCoreHeadDim);
-      const float4 part = from[lane];
-      output.x = fmaf(part.x, factor, output.x);
-      output.y = fmaf(part.y, factor, output.y);
-      output.z = fmaf(part.z, factor, output.z);
-      output.w = fmaf(part.w, factor, output.w);
+      output = AddWeighted(output_of(begin + i), factor, output);
     }
   }
 #pragma unroll
@@ -76,20 +77,147 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   uint2 packed;
   packed.x = PackBf16(output.x * inverse, output.y * inverse);
   packed.y = PackBf16(output.z * inverse, output.w * inverse);
-  *reinterpret_cast<uint2*>(out + row * out_stride + int64_t{head} * kTensorCoreHeadDim +
-                            4 * lane) = packed;
+  reinterpret_cast<uint2*>(out)[lane] = packed;
+}
+
+// Of a head, by slot.
+struct StoredSums {
+  const MergeParams& p;
+  int64_t first_slot;
+  int head;
+  int lane;
+
+  __device__ int64_t Place(int slot) const { return (first_slot + slot) * p.num_heads + head; }
+  __device__ float2 sums(int slot) const { return p.buffers.sums[Place(slot)]; }
+  __device__ float4 output(int slot) const {
+    return reinterpret_cast<const float4*>(p.buffers.outputs +
+                                           Place(slot) * kTensorCoreHeadDim)[lane];
+  }
+};
+
+// Grid: [rows, heads / kHeads]; a warp owns a head of a row.
+constexpr int kHeads = 4;
+
+__global__ void __launch_bounds__(kHeads* kWarpSize) MergeKernel(const MergeParams p) {
+  LetNextKernelStart();
+  WaitForKernelsBefore();
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int row = static_cast<int>(blockIdx.x);
+  const int head =
+      static_cast<int>(blockIdx.y) * kHeads + static_cast<int>(threadIdx.x) / kWarpSize;
+  const int num_chunks = NumChunks(PagesOf(max(p.positions[row] + 1, 0)));
+  if (head >= p.num_heads || num_chunks < 2) return;
+  const StoredSums stored = {p, int64_t{row} * p.buffers.slots_per_row, head, lane};
+  MergeChunksOf(
+      num_chunks, lane, [&](int chunk) { return stored.sums(chunk); },
+      [&](int chunk) { return stored.output(chunk); },
+      p.out + row * p.out_stride + int64_t{head} * kTensorCoreHeadDim);
+}
+
+// What one warp of the decode kernel summed up of a chunk: `num_parts` from `first_part` on.
+__device__ HeadSums AddParts(const StoredSums& stored, int first_part, int num_parts, int warp) {
+  HeadSums parts[kPartsPerChunk];
+#pragma unroll
+  for (int i = 0; i < kPartsPerChunk; ++i) {
+    if (i >= num_parts) break;
+    const int slot = (first_part + i) * kDecodeWarps + warp;
+    parts[i] = {stored.sums(slot), stored.output(slot)};
+  }
+  HeadSums all = parts[0];
+#pragma unroll
+  for (int i = 1; i < kPartsPerChunk; ++i) {
+    if (i >= num_parts) break;
+    const PartFactors factors(all.sums.x, parts[i].sums.x);
+    all.sums = make_float2(factors.max, factors.Add(all.sums.y, parts[i].sums.y));
+    all.output = make_float4(
+        factors.Add(all.output.x, parts[i].output.x), factors.Add(all.output.y, parts[i].output.y),
+        factors.Add(all.output.z, parts[i].output.z), factors.Add(all.output.w, parts[i].output.w));
+  }
+  return all;
+}
+
+// Grid: [rows, heads].
+constexpr int kSplitWarps = 16;
+
+__global__ void __launch_bounds__(kSplitWarps* kWarpSize) MergeSplitKernel(const MergeParams p) {
+  constexpr int kMostSums = kMostSplitChunks * kDecodeWarps;
+  __shared__ float4 outputs[kMostSums][kWarpSize];
+  __shared__ float2 sums[kMostSums];
+  LetNextKernelStart();
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int row = static_cast<int>(blockIdx.x);
+  const int head = static_cast<int>(blockIdx.y);
+  const int num_pages = PagesOf(max(p.positions[row] + 1, 0));
+  const int num_chunks = NumChunks(num_pages);
+  const int part_pages = PartPages(num_pages);
+  const int num_parts = (num_pages + part_pages - 1) / part_pages;
+  const StoredSums stored = {p, int64_t{row} * p.buffers.slots_per_row, head, lane};
+  __nv_bfloat16* const out = p.out + row * p.out_stride + int64_t{head} * kTensorCoreHeadDim;
+  WaitForKernelsBefore();
+  if (num_pages == 0) return;
+  if (!IsSplit(num_pages)) {
+    if (warp > 0) return;
+    MergeChunksOf(
+        num_chunks, lane, [&](int chunk) { return stored.sums(chunk); },
+        [&](int chunk) { return stored.output(chunk); }, out);
+    return;
+  }
+
+  for (int i = warp; i < num_chunks * kDecodeWarps; i += kSplitWarps) {
+    const int first_part = i / kDecodeWarps * kPartsPerChunk;
+    const HeadSums all =
+        AddParts(stored, first_part, min(kPartsPerChunk, num_parts - first_part), i % kDecodeWarps);
+    outputs[i][lane] = all.output;
+    if (lane == 0) sums[i] = all.sums;
+  }
+  __syncthreads();
+  // The four warps of a chunk, as MergeWarps of the decode kernel; into the place of the first.
+  for (int chunk = warp; chunk < num_chunks; chunk += kSplitWarps) {
+    const int first = chunk * kDecodeWarps;
+    static_assert(kDecodeWarps == 4);
+    float2 of[kDecodeWarps];
+#pragma unroll
+    for (int w = 0; w < kDecodeWarps; ++w) of[w] = sums[first + w];
+    const float max = fmaxf(fmaxf(of[0].x, of[1].x), fmaxf(of[2].x, of[3].x));
+    float4 output = make_float4(0, 0, 0, 0);
+    float weighted[kDecodeWarps];
+#pragma unroll
+    for (int w = 0; w < kDecodeWarps; ++w) {
+      const float weight = Exp2(of[w].x - max);
+      weighted[w] = __fmul_rn(of[w].y, weight);
+      output = AddWeighted(outputs[first + w][lane], weight, output);
+    }
+    const float sum =
+        __fadd_rn(__fadd_rn(weighted[0], weighted[1]), __fadd_rn(weighted[2], weighted[3]));
+    __syncwarp();
+    outputs[first][lane] = output;
+    if (lane == 0) sums[first] = make_float2(max, sum);
+  }
+  __syncthreads();
+  if (warp > 0) return;
+  MergeChunksOf(
+      num_chunks, lane, [&](int chunk) { return sums[chunk * kDecodeWarps]; },
+      [&](int chunk) { return outputs[chunk * kDecodeWarps][lane]; }, out);
 }
 
 }  // namespace
 
 absl::Status MergeChunks(const AttentionArgs& args, const DecodeBuffers& buffers,
                          cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(args.rows.num_rows),
-                  static_cast<unsigned>((args.num_heads + kWarps - 1) / kWarps));
-  return CudaStatus(
-      LaunchOverlapped(MergeKernel, grid, kWarps * kWarpSize, 0, 1, stream, args.rows.positions,
-                       args.num_heads, buffers, args.output, args.output_stride),
-      "MergeChunks");
+  const MergeParams params = {.positions = args.rows.positions,
+                              .num_heads = args.num_heads,
+                              .buffers = buffers,
+                              .out = args.output,
+                              .out_stride = args.output_stride};
+  const auto rows = static_cast<unsigned>(args.rows.num_rows);
+  const auto heads = static_cast<unsigned>(args.num_heads);
+  const auto status = buffers.splits
+                          ? LaunchOverlapped(MergeSplitKernel, dim3(rows, heads),
+                                             kSplitWarps * kWarpSize, 0, 1, stream, params)
+                          : LaunchOverlapped(MergeKernel, dim3(rows, (heads + kHeads - 1) / kHeads),
+                                             kHeads * kWarpSize, 0, 1, stream, params);
+  return CudaStatus(status, "MergeChunks");
 }
 
 }  // namespace assay::engine::cuda
