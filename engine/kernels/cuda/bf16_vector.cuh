@@ -29,7 +29,8 @@ __device__ inline Bf16Vector LoadVector(const __nv_bfloat16* p) {
   return UnpackVector(*reinterpret_cast<const uint4*>(p));
 }
 
-__device__ inline void StoreVector(const Bf16Vector& vector, __nv_bfloat16* p) {
+// Rounded to nearest even.
+__device__ inline uint4 PackVector(const Bf16Vector& vector) {
   uint32_t words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -37,7 +38,11 @@ __device__ inline void StoreVector(const Bf16Vector& vector, __nv_bfloat16* p) {
         __floats2bfloat162_rn(vector.values[2 * i], vector.values[2 * i + 1]);
     words[i] = *reinterpret_cast<const uint32_t*>(&pair);
   }
-  *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+__device__ inline void StoreVector(const Bf16Vector& vector, __nv_bfloat16* p) {
+  *reinterpret_cast<uint4*>(p) = PackVector(vector);
 }
 
 __device__ inline float RoundToBf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
