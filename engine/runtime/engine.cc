@@ -19,8 +19,9 @@ namespace {
 // Where kv_cache_bytes is left to us. Memory is taken as it is touched, so this is a bound.
 constexpr int64_t kDefaultCacheBytes = int64_t{2} << 30;
 
-// Decode steps are graphs that read the weights once; prompts beside them take other kernels.
-constexpr double kCudaPromptStepCost = 0.5;
+// A step with prompts is no graph, has an attention kernel more in each layer, and its rows beyond
+// 256 begin another tile of the products.
+constexpr double kCudaPromptStepCost = 0.1;
 
 bool IsCuda(const std::string& device) { return device.starts_with("cuda"); }
 

@@ -54,7 +54,7 @@ struct EngineOptions {
   // device need not wait for the host, and 0 on cpu.
   int look_ahead = -1;
   // How much longer a step takes that has prompts, as a share of one without: newcomers are
-  // gathered accordingly (engine/scheduler). -1: 0.5 on cuda, 0 on cpu.
+  // gathered accordingly (engine/scheduler). -1: 0.1 on cuda, 0 on cpu.
   double prompt_step_cost = -1;
   bool round_activations_to_bf16 = false;  // cpu: as cuda stores them
   bool random_weights = false;  // cuda: model_dir holds config.json alone; for measurements
