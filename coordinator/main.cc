@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/version.h"
+#include "coordinator/api/query_process.h"
 #include "coordinator/api/server.h"
 #include "coordinator/auth/token_book.h"
 #include "storage/stores/control_store.h"
@@ -137,6 +138,7 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
   ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is a full disk, not the end
+  ::signal(SIGPIPE, SIG_IGN);  // nor is a query's process that dies before it has its request
   InitLogging("assay-coordinator", log_level,
               log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   const auto serve = [&]() -> absl::Status {
@@ -155,4 +157,10 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace assay::coordinator
 
-int main(int argc, char** argv) { return assay::coordinator::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // Not a verb of people: the coordinator starts itself so.
+  if (argc == 3 && std::string_view(argv[1]) == assay::coordinator::kAnswerQueryVerb) {
+    return assay::coordinator::AnswerQuery(argv[2]);
+  }
+  return assay::coordinator::Main(argc, argv);
+}

@@ -40,6 +40,7 @@ struct ApiContext {
   TokenBook* tokens = nullptr;
   const Doorkeeper* door = nullptr;  // null without TLS: every caller is local
   RateLimiter* limiter = nullptr;
+  std::string query_program;  // query_process.h
 };
 
 // Who has made this call.

@@ -6,22 +6,15 @@
 #include "coordinator/api/convert_views.h"
 #include "coordinator/api/convert_worker.h"
 #include "coordinator/api/limits.h"
+#include "coordinator/api/query_process.h"
 #include "coordinator/api/stream_writer.h"
 #include "coordinator/reports/build_results.h"
-#include "storage/sqlite/query_runner.h"
 
 namespace assay::coordinator {
 namespace {
 
 constexpr int kDefaultPage = 100;
 constexpr int kMaxPage = 1000;
-constexpr int64_t kDefaultRows = 10'000;
-constexpr int64_t kMaxRows = 1'000'000;
-constexpr size_t kMaxSqlBytes = 64 << 10;
-constexpr absl::Duration kLongestQuery = absl::Minutes(5);
-// A message of rows goes out when it is this full.
-constexpr size_t kRowBytesPerMessage = 256 << 10;
-constexpr int kRowsPerMessage = 1000;
 
 absl::Status Results(const ApiContext& api, const v1::GetResultsRequest& request,
                      v1::GetResultsResponse* response) {
@@ -123,56 +116,7 @@ absl::Status Compare(const ApiContext& api, const v1::CompareCellsRequest& reque
   return absl::OkStatus();
 }
 
-v1::RunQueryResponse::Value ToProto(const storage::sqlite::QueryValue& value) {
-  v1::RunQueryResponse::Value proto;
-  if (const auto* integer = std::get_if<int64_t>(&value)) {
-    proto.set_integer(*integer);
-  } else if (const auto* real = std::get_if<double>(&value)) {
-    proto.set_real(*real);
-  } else if (const auto* text = std::get_if<std::string>(&value)) {
-    proto.set_text(*text);
-  } else if (const auto* blob = std::get_if<storage::sqlite::BlobValue>(&value)) {
-    proto.set_blob(blob->bytes);
-  } else {
-    proto.set_null(true);
-  }
-  return proto;
-}
-
 using QueryWriter = BlockingWriter<v1::RunQueryResponse>;
-
-absl::Status Query(const ApiContext& api, const v1::RunQueryRequest& request, QueryWriter* writer) {
-  if (request.sql().size() > kMaxSqlBytes) {
-    return InvalidArgument("sql has {} bytes; at most {} are allowed", request.sql().size(),
-                           kMaxSqlBytes);
-  }
-  storage::sqlite::QueryLimits limits;
-  limits.max_rows = request.max_rows() <= 0 ? kDefaultRows : std::min(request.max_rows(), kMaxRows);
-  if (request.timeout_us() > 0) {
-    limits.timeout = std::min(absl::Microseconds(request.timeout_us()), kLongestQuery);
-  }
-  ASSAY_ASSIGN_OR_RETURN(const std::unique_ptr<storage::sqlite::QueryRunner> runner,
-                         storage::sqlite::QueryRunner::Open(api.stores->path()));
-  v1::RunQueryResponse pending;
-  size_t pending_bytes = 0;
-  const auto on_columns = [&](const std::vector<std::string>& columns) {
-    for (const std::string& column : columns) pending.add_columns(column);
-    return true;
-  };
-  const auto on_row = [&](const std::vector<storage::sqlite::QueryValue>& values) {
-    v1::RunQueryResponse::Row* row = pending.add_rows();
-    for (const storage::sqlite::QueryValue& value : values) *row->add_values() = ToProto(value);
-    pending_bytes += row->ByteSizeLong();
-    if (pending_bytes < kRowBytesPerMessage && pending.rows_size() < kRowsPerMessage) return true;
-    pending_bytes = 0;
-    return writer->Write(std::exchange(pending, {}));
-  };
-  ASSAY_ASSIGN_OR_RETURN(const storage::sqlite::QuerySummary summary,
-                         runner->Run(request.sql(), limits, on_columns, on_row));
-  pending.set_truncated(summary.truncated);
-  if (!writer->Write(std::move(pending))) return Cancelled("the reader is gone");
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -229,7 +173,10 @@ grpc::ServerWriteReactor<v1::RunQueryResponse>* ResultsServiceImpl::RunQuery(
     grpc::CallbackServerContext* context, const v1::RunQueryRequest* request) {
   const std::shared_ptr<QueryWriter> writer = QueryWriter::Make(context);
   const bool posted = api_->readers->Post([api = api_, writer, request = *request] {
-    writer->End(ToGrpc(Query(*api, request, writer.get())));
+    writer->End(ToGrpc(RunQueryProcess(
+        api->query_program, api->stores->path(), request,
+        {.take = [&](v1::RunQueryResponse part) { return writer->Write(std::move(part)); },
+         .is_waiting = [&] { return !writer->gone() && !*api->stopping; }})));
   });
   if (!posted) {
     writer->End({grpc::StatusCode::UNAVAILABLE, "too many requests wait; try again"});

@@ -137,6 +137,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(Options options, const Clo
   parts->limiter = std::make_unique<RateLimiter>(options.max_calls_per_s, clock);
   parts->api.tokens = &parts->tokens;
   parts->api.stopping = &parts->stopping;
+  parts->api.query_program = options.query_program;
   parts->api.limiter = parts->limiter.get();
   if (options.tls.any()) {
     ASSAY_ASSIGN_OR_RETURN(const std::vector<storage::TokenRecord> tokens,

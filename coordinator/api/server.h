@@ -28,6 +28,8 @@ class Server {
     double max_calls_per_s = 2000;  // of one worker, person or connection; 0 is no limit
     std::string metrics_listen;     // 127.0.0.1:PORT; empty: no metrics
     int num_readers = 4;
+    // What answers queries (query_process.h): the program of the coordinator itself.
+    std::string query_program = "/proc/self/exe";
     int num_transfers = 2;
   };
 

@@ -41,6 +41,11 @@ class BlockingWriter final : public grpc::ServerWriteReactor<Response> {
     return !gone_;
   }
 
+  bool gone() const {
+    const std::lock_guard lock(mutex_);
+    return gone_;
+  }
+
   // Call once, last.
   void End(const grpc::Status& status) { this->Finish(status); }
 
@@ -63,7 +68,7 @@ class BlockingWriter final : public grpc::ServerWriteReactor<Response> {
   grpc::CallbackServerContext* const context_;
   std::shared_ptr<BlockingWriter> self_;
   Response response_;
-  std::mutex mutex_;  // guards the next three
+  mutable std::mutex mutex_;  // guards the next three
   std::condition_variable written_;
   bool writing_ = false;
   bool gone_ = false;

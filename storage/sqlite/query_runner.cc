@@ -86,6 +86,8 @@ absl::Status BadStatement(sqlite3* db, int code, const std::string& path) {
       if (offset < 0) return InvalidArgument("{}", sqlite3_errmsg(db));
       return InvalidArgument("{} (at character {})", sqlite3_errmsg(db), offset + 1);
     }
+    case SQLITE_NOMEM:
+      return ResourceExhausted("the query needs too much memory; ask for less at once");
     case SQLITE_MISMATCH:
     case SQLITE_RANGE:
     case SQLITE_TOOBIG:
@@ -138,6 +140,8 @@ struct FinalizeStatement {
 using StatementHandle = std::unique_ptr<sqlite3_stmt, FinalizeStatement>;
 
 }  // namespace
+
+void LimitHeapOfProcess(int64_t bytes) { sqlite3_hard_heap_limit64(bytes); }
 
 absl::StatusOr<std::unique_ptr<QueryRunner>> QueryRunner::Open(const std::string& path) {
   ASSAY_ASSIGN_OR_RETURN(std::unique_ptr<Connection> connection, Connection::OpenReader(path));

@@ -2,7 +2,9 @@
 //
 // The statement is hostile. It runs on a read-only connection with untrusted schema and defensive
 // mode, under an authorizer that knows only SELECT, reading, recursion and harmless functions and
-// pragmas, within limits of time, rows and bytes. One statement at a time.
+// pragmas, within limits of time, rows and bytes. One statement at a time. The clock is looked at
+// between SQLite's instructions, one of which may take long (instr, printf, replace over
+// megabytes): who must not wait runs it in a process that can be ended.
 #pragma once
 
 #include <absl/status/status.h>
@@ -38,6 +40,9 @@ struct QuerySummary {
   bool truncated = false;  // a limit of rows or bytes cut the result
 };
 
+// Bounds the memory that SQLite takes in this process; a statement that wants more fails.
+void LimitHeapOfProcess(int64_t bytes);
+
 // Thread-compatible.
 class QueryRunner {
  public:
@@ -49,7 +54,8 @@ class QueryRunner {
 
   // Calls `on_columns` once and then `on_row` for each row. A false from either stops: CANCELLED.
   // INVALID_ARGUMENT with SQLite's message when the statement is wrong, is not one statement or
-  // wants what is not allowed; DEADLINE_EXCEEDED after the timeout, in the midst of the rows.
+  // wants what is not allowed; RESOURCE_EXHAUSTED when it needs too much memory; DEADLINE_EXCEEDED
+  // after the timeout, in the midst of the rows.
   using OnColumns = std::function<bool(const std::vector<std::string>&)>;
   using OnRow = std::function<bool(const std::vector<QueryValue>&)>;
   absl::StatusOr<QuerySummary> Run(const std::string& sql, const QueryLimits& limits,

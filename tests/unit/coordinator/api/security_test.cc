@@ -79,6 +79,7 @@ class SecurityTest : public ::testing::Test {
     options.data_dir = directory_ / "data";
     options.listen = "127.0.0.1:0";
     options.roots.models = {directory_ / "models"};
+    options.query_program = assay::testing::BinaryPath("assay-coordinator");
     options.roots.benchmarks = {directory_ / "benchmarks"};
     options.tls = {certificates_->server(), Certificates::KeyOf(certificates_->server()),
                    certificates_->ca()};

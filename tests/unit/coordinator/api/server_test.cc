@@ -51,6 +51,7 @@ class ServerTest : public ::testing::Test {
     options.data_dir = directory_ / "data";
     options.listen = "127.0.0.1:0";
     options.roots.models = {directory_ / "models"};
+    options.query_program = assay::testing::BinaryPath("assay-coordinator");
     options.roots.benchmarks = {directory_ / "benchmarks"};
     auto server = Server::Start(options, RealClock::Get());
     ASSERT_OK(server);
@@ -394,6 +395,44 @@ TEST_F(ServerTest, ReadOnlySqlIsAnsweredAndWritesAreRefused) {
   EXPECT_EQ(num_rows, 180);
   EXPECT_EQ(query("DELETE FROM sample", &num_rows).error_code(),
             grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+// SQLite cannot look at a clock inside of instr().
+TEST_F(ServerTest, AQueryThatDoesNotLookAtTheClockEndsAllTheSame) {
+  v1::RunQueryRequest request;
+  request.set_sql(
+      "SELECT instr(hex(zeroblob(30000000)), hex(zeroblob(15000000)) || '1'), "
+      "instr(hex(zeroblob(30000001)), hex(zeroblob(15000000)) || '1')");
+  request.set_timeout_us(100'000);
+  v1::RunQueryResponse response;
+  {
+    grpc::ClientContext context;
+    const auto reader = results_->RunQuery(&context, request);
+    EXPECT_FALSE(reader->Read(&response));
+    const grpc::Status status = reader->Finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED) << status.error_message();
+  }
+  // Nor does it hold up the end of the coordinator.
+  request.set_timeout_us(300'000'000);
+  grpc::ClientContext context;
+  const auto reader = results_->RunQuery(&context, request);
+  server_->Stop();
+  EXPECT_FALSE(reader->Read(&response));
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
+TEST_F(ServerTest, AQueryHasABoundOfMemory) {
+  std::string sql = "SELECT 1";
+  for (int i = 0; i < 20; ++i) sql += fmt::format(", hex(zeroblob({}))", 30'000'000 + i);
+  v1::RunQueryRequest request;
+  request.set_sql(sql);
+  request.set_timeout_us(120'000'000);
+  grpc::ClientContext context;
+  const auto reader = results_->RunQuery(&context, request);
+  v1::RunQueryResponse response;
+  EXPECT_FALSE(reader->Read(&response));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
 }
 
 TEST_F(ServerTest, SamplesAreListedPageByPageAndReadOneByOne) {
