@@ -86,8 +86,8 @@ class DecodeWorkspace {
 absl::Status PlanDecode(const StepRows& rows, const KvPageLayout& layout,
                         const DecodeWorkspace& workspace, cudaStream_t stream);
 
-// Whether DecodeAttention can write the rows' own keys and values: few rows, each of a sequence of
-// its own, in bf16 pages, that are only rotated before.
+// Whether DecodeAttention can write the rows' own keys and values: in bf16 pages, only rotated
+// before, and each row of a sequence of its own.
 bool DecodeWritesRows(const AttentionArgs& args, const KvWriteLayer& weights);
 
 // Each row is the last token of its sequence. INVALID_ARGUMENT when the shapes are not those of

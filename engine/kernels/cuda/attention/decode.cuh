@@ -49,10 +49,14 @@ ASSAY_HOST_DEVICE constexpr int PartPages(int num_pages) {
   return ChunkPages(num_pages) / kPartsPerChunk;
 }
 
+constexpr bool HasBf16Pages(const KvPageLayout& layout) {
+  return layout.head_dim == kTensorCoreHeadDim && layout.key.codes == KvCodes::kBf16 &&
+         layout.value.codes == KvCodes::kBf16;
+}
+
 // Whether rows of so many in a step have their parts for work items, if they are short enough.
 constexpr bool SplitsRows(const KvPageLayout& layout, int num_rows, int num_kv_heads) {
-  return layout.head_dim == kTensorCoreHeadDim && layout.key.codes == KvCodes::kBf16 &&
-         layout.value.codes == KvCodes::kBf16 && num_rows * num_kv_heads <= kSplitRowHeads;
+  return HasBf16Pages(layout) && num_rows * num_kv_heads <= kSplitRowHeads;
 }
 
 ASSAY_HOST_DEVICE constexpr bool IsSplit(int num_pages) {

@@ -182,10 +182,10 @@ bool DecodeWritesRows(const AttentionArgs& args, const KvWriteLayer& weights) {
   const auto as_is = [](const CacheSpec& spec) {
     return spec.code_type == CodeType::kNone && spec.transform == CacheSpec::Transform::kNone;
   };
-  return SplitsRows(args.cache.layout, args.rows.num_rows, args.cache.num_kv_heads) &&
-         HasFastDecode(args) && args.rows.sequences == nullptr && as_is(weights.key.spec) &&
-         as_is(weights.value.spec) && weights.q_bias == nullptr && weights.k_bias == nullptr &&
-         weights.v_bias == nullptr && weights.q_norm == nullptr && weights.k_norm == nullptr;
+  return HasBf16Pages(args.cache.layout) && HasFastDecode(args) && args.rows.sequences == nullptr &&
+         as_is(weights.key.spec) && as_is(weights.value.spec) && weights.q_bias == nullptr &&
+         weights.k_bias == nullptr && weights.v_bias == nullptr && weights.q_norm == nullptr &&
+         weights.k_norm == nullptr;
 }
 
 absl::Status DecodeAttention(const AttentionArgs& args, const DecodeWorkspace& workspace,
