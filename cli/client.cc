@@ -135,7 +135,9 @@ absl::Status Client::Translate(const grpc::Status& status, absl::Duration timeou
         "another with --coordinator HOST:PORT or ASSAY_COORDINATOR",
         options_.address);
   }
-  if (code == absl::StatusCode::kDeadlineExceeded) {
+  // gRPC's own words for a deadline of this side; the coordinator's name what took too long.
+  if (code == absl::StatusCode::kDeadlineExceeded &&
+      status.error_message() == "Deadline Exceeded") {
     return DeadlineExceeded("the coordinator at {} gave no answer within {}; try again",
                             options_.address, FormatSpan(timeout));
   }

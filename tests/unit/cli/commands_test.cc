@@ -437,6 +437,11 @@ TEST_F(CommandsTest, QueriesArePrintedInEveryFormat) {
   EXPECT_TRUE(array[1]["name"].is_null());
   EXPECT_EQ(JsonLines(Assay({"query", "SELECT 1", "--json"}).out).size(), 2u);
   EXPECT_EQ(Assay({"query", "DELETE FROM sample"}).exit_code, 65);
+
+  fake_.query_end = {grpc::StatusCode::DEADLINE_EXCEEDED, "the query ran longer than 10 s"};
+  const CommandResult late = Assay({"query", "SELECT 1"});
+  EXPECT_EQ(late.exit_code, 75);
+  EXPECT_THAT(late.err, HasSubstr("assay: the query ran longer than 10 s"));
 }
 
 TEST_F(CommandsTest, TheFleetIsALineInAPipe) {

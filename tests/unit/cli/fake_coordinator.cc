@@ -113,7 +113,7 @@ class FakeCoordinator::Results final : public v1::ResultsService::Service {
       return {grpc::StatusCode::INVALID_ARGUMENT, "only SELECT is allowed"};
     }
     for (const v1::RunQueryResponse& part : fake_->query) writer->Write(part);
-    return grpc::Status::OK;
+    return fake_->query_end;
   }
 
  private:

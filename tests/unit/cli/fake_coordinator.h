@@ -32,6 +32,7 @@ class FakeCoordinator {
   std::vector<v1::GetSampleResponse> samples;  // by summary().sample_id()
   v1::CompareCellsResponse comparison;
   std::vector<v1::RunQueryResponse> query;
+  grpc::Status query_end;
   v1::WatchFleetResponse fleet;
   bool fleet_goes_on = false;  // WatchFleet waits for the client to leave
   // So many mutations are answered UNAVAILABLE first, as by a coordinator whose disk is full.
