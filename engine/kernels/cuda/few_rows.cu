@@ -6,13 +6,16 @@
 // A tile of y is up to 64 rows and kWidth features: rows stand on wgmma's left side, whose 64 rows
 // need not be there, features on its right side, whose width is chosen so that the tiles are one
 // even wave over the device's multiprocessors, or several. A block stays on its multiprocessor and
-// goes through its tiles. Its last warp is the producer: copies of weights and inputs go into a
-// ring of stages, the first weights before WaitForKernelsBefore(), inputs after it. The others are
-// a warpgroup that multiplies and stores from its registers.
+// goes through its tiles. Its last warps fill a ring of stages: one with weights, from the start,
+// and one with inputs, after WaitForKernelsBefore(). The others are a warpgroup that multiplies and
+// stores from its registers.
 //
-// Bound: 2 bytes a weight. 132 multiprocessors need 30 KB each in flight to hide a microsecond at
-// 4 TB/s; the ring is as deep as shared memory allows, for what is fetched before the inputs are
-// there is won. Rows of x, which every block fetches from the second-level cache, are as many bytes
+// Bound: 2 bytes a weight. The ring is as deep as shared memory allows, for what is fetched before
+// the inputs are there is won. But no more is asked for at once than keeps the memory busy: 132
+// multiprocessors need 30 KB each on its way to hide a microsecond at 4 TB/s, and what is asked for
+// beyond that makes a queue that everybody stands in, the small kernels that this one waits for and
+// its own inputs. With the whole ring asked for at once, the norm in front took 5.4 us instead of
+// 2.5. Rows of x, which every block fetches from the second-level cache, are as many bytes
 // as the weights where there are as many rows as a tile has features. One step of 16 in_features is
 // 16 + kWidth / 4 clocks of wgmma, one after the other: 24 with 32 features, of the 66 in which
 // their bytes arrive at 3 TB/s.
@@ -31,12 +34,16 @@
 namespace assay::engine::cuda {
 namespace {
 
-constexpr int kConsumers = 128;            // threads
-constexpr int kThreads = kConsumers + 32;  // and the producer's warp
+constexpr int kConsumers = 128;  // threads
+constexpr int kWeightWarp = kConsumers / 32;
+constexpr int kInputWarp = kWeightWarp + 1;
+constexpr int kThreads = (kInputWarp + 1) * 32;
 constexpr int kMostStages = 32;
 constexpr int kSlabRowBytes = kSlabColumns * 2;
 // Of a multiprocessor's 227 KB; small kernels that stand beside the product want some too.
 constexpr int kRingBytes = 208 << 10;
+// Of weights that a block has asked for and that have not come; measured: 64 to 96 KB.
+constexpr int kMostPendingBytes = 64 << 10;
 // wgmma reads 64 rows of inputs, also where the box has fewer: those of the last stage are read
 // beyond the ring.
 constexpr int kBeyondRing = (kMostFewRows - 8) * kSlabRowBytes;
@@ -49,6 +56,7 @@ struct FewRowsParams {
   int num_tiles;
   int num_steps;  // of a stage's in_features
   int num_stages;
+  int most_pending;  // stages of weights on their way
 };
 
 // Shapes known to the compiler.
@@ -66,7 +74,37 @@ struct FewRowsTile {
   }
 };
 
-using FewRowsRing = Ring<kMostStages>;
+// Full is told of the inputs; of the weights there is a barrier besides, so that it is known how
+// many are on their way.
+class FewRowsRing : public Ring<kMostStages> {
+ public:
+  struct Barriers {
+    Ring::Barriers of_ring;
+    uint64_t landed[kMostStages];
+  };
+
+  __device__ FewRowsRing(uint8_t* memory, Barriers* barriers, int stage_bytes, int num_stages)
+      : Ring(memory, &barriers->of_ring, stage_bytes, num_stages),
+        num_stages_(num_stages),
+        landed_(Uniform(SharedAddress(barriers->landed))) {}
+
+  __device__ void InitBarriers() const {
+    for (int stage = 0; stage < num_stages_; ++stage) InitBarrier(Landed(stage));
+    Ring::InitBarriers(kConsumers / 32);
+  }
+  __device__ uint32_t Landed(int stage) const { return landed_ + static_cast<uint32_t>(stage * 8); }
+  __device__ void WaitUntilLanded(const Place& place) const {
+    WaitForPhase(Landed(place.stage), place.parity);
+  }
+  __device__ void WaitUntilFull(const Place& place) const {
+    WaitUntilLanded(place);
+    Ring::WaitUntilFull(place);
+  }
+
+ private:
+  int num_stages_;
+  uint32_t landed_;  // shared address
+};
 
 // A step of one of the block's tiles.
 struct TileStep {
@@ -81,60 +119,64 @@ struct TileStep {
   }
 };
 
-// The producer: a warp, one lane of which fetches. All its lanes go through the steps, so that
-// addresses are the warp's.
+// A warp that fetches, through one of its lanes. All lanes go through the steps, so that addresses
+// are the warp's.
 template <int kWidth>
-class Producer {
+class WeightFetcher {
  public:
-  __device__ Producer(const FewRowsParams& p, const FewRowsRing& ring)
+  __device__ WeightFetcher(const FewRowsParams& p, const FewRowsRing& ring)
       : p_(p), ring_(ring), fetches_(IsElected()) {}
 
-  // The weights of the first steps, as far as there is room.
-  __device__ void FetchWeightsAhead() const {
-    TileStep at = {static_cast<int>(blockIdx.x)};
-    for (int stage = 0; stage < p_.num_stages && at.tile < p_.num_tiles; ++stage) {
-      FetchWeights(stage, at);
-      at.Advance(p_.num_steps);
-    }
+  // What may be on its way at first.
+  __device__ void Begin() {
+    for (int i = 0; i < p_.most_pending && at_.tile < p_.num_tiles; ++i) Fetch();
   }
-
-  // Everything else.
-  __device__ void FetchTheRest() const {
-    WaitForKernelsBefore();
-    TileStep at = {static_cast<int>(blockIdx.x)};
-    for (int stage = 0; stage < p_.num_stages && at.tile < p_.num_tiles; ++stage) {
-      FetchInputs(stage, at);
-      at.Advance(p_.num_steps);
-    }
-    FewRowsRing::Place place;
-    while (at.tile < p_.num_tiles) {
-      ring_.WaitUntilEmpty(place);
-      FetchWeights(place.stage, at);
-      FetchInputs(place.stage, at);
-      at.Advance(p_.num_steps);
-      ring_.Advance(&place);
+  __device__ void GoOn() {
+    FewRowsRing::Place landed;
+    for (; at_.tile < p_.num_tiles; ring_.Advance(&landed)) {
+      ring_.WaitUntilFree(place_);
+      ring_.WaitUntilLanded(landed);
+      Fetch();
     }
   }
 
  private:
   using Tile = FewRowsTile<kWidth>;
 
-  __device__ void FetchWeights(int stage, const TileStep& at) const {
-    if (!fetches_) return;
-    ExpectBytes(ring_.Full(stage), static_cast<uint32_t>(Tile::StageBytes(p_.box_rows)));
-    CopyBox(ring_.Stage(stage) + static_cast<uint32_t>(Tile::InputBytes(p_.box_rows)), &p_.weight,
-            at.tile * kWidth, at.step * Tile::kSlabs, ring_.Full(stage), ReadOncePolicy());
-  }
-  __device__ void FetchInputs(int stage, const TileStep& at) const {
-    if (!fetches_) return;
-    CopyBox(ring_.Stage(stage), &p_.x, 0, at.step * Tile::kSlabs, ring_.Full(stage),
-            ReadOftenPolicy());
+  __device__ void Fetch() {
+    const int input_bytes = Tile::InputBytes(p_.box_rows);
+    if (fetches_) {
+      const uint32_t landed = ring_.Landed(place_.stage);
+      ExpectBytes(landed, static_cast<uint32_t>(Tile::StageBytes(p_.box_rows) - input_bytes));
+      CopyBox(ring_.Stage(place_.stage) + static_cast<uint32_t>(input_bytes), &p_.weight,
+              at_.tile * kWidth, at_.step * Tile::kSlabs, landed, ReadOncePolicy());
+    }
+    at_.Advance(p_.num_steps);
+    ring_.Advance(&place_);
   }
 
   const FewRowsParams& p_;
   const FewRowsRing& ring_;
   const bool fetches_;
+  TileStep at_ = {static_cast<int>(blockIdx.x)};
+  FewRowsRing::Place place_;
 };
+
+template <int kWidth>
+__device__ void FetchInputs(const FewRowsParams& p, const FewRowsRing& ring) {
+  using Tile = FewRowsTile<kWidth>;
+  const bool fetches = IsElected();
+  WaitForKernelsBefore();
+  FewRowsRing::Place place;
+  for (TileStep at = {static_cast<int>(blockIdx.x)}; at.tile < p.num_tiles;
+       at.Advance(p.num_steps), ring.Advance(&place)) {
+    ring.WaitUntilFree(place);
+    if (!fetches) continue;
+    ExpectBytes(ring.Full(place.stage), static_cast<uint32_t>(Tile::InputBytes(p.box_rows)));
+    CopyBox(ring.Stage(place.stage), &p.x, 0, at.step * Tile::kSlabs, ring.Full(place.stage),
+            ReadOftenPolicy());
+  }
+}
 
 // A thread's sums of a tile, which wgmma.cuh says where to find: pairs of two rows.
 template <int kWidth>
@@ -218,16 +260,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ FewRowsRing::Barriers barriers;
   const FewRowsRing ring(memory, &barriers, FewRowsTile<kWidth>::StageBytes(p.box_rows),
                          p.num_stages);
-  const Producer<kWidth> producer(p, ring);
-  const bool produces = WarpOfBlock() == kConsumers / 32;
-  if (produces) {
-    if (threadIdx.x == kConsumers) ring.InitBarriers(kConsumers / 32);
+  WeightFetcher<kWidth> weights(p, ring);
+  const int warp = WarpOfBlock();
+  if (warp == kWeightWarp) {
+    if (threadIdx.x % 32 == 0) ring.InitBarriers();
     __syncwarp();
-    producer.FetchWeightsAhead();
+    weights.Begin();
   }
   __syncthreads();
-  if (produces) {
-    producer.FetchTheRest();
+  if (warp == kWeightWarp) {
+    weights.GoOn();
+  } else if (warp == kInputWarp) {
+    FetchInputs<kWidth>(p, ring);
   } else {
     MultiplyAndStore<kWidth>(p, ring);
   }
@@ -249,14 +293,17 @@ absl::Status Launch(const FewRowsArgs& args, int num_multiprocessors, cudaStream
   const int num_blocks = std::min(num_tiles, num_multiprocessors);
   const int steps_of_block = (num_tiles + num_blocks - 1) / num_blocks * num_steps;
   const int stage_bytes = Tile::StageBytes(box_rows);
-  const FewRowsParams params = {
-      .x = *x,
-      .weight = *weight,
-      .output = OutputOf(args),
-      .box_rows = box_rows,
-      .num_tiles = num_tiles,
-      .num_steps = num_steps,
-      .num_stages = std::min({kMostStages, kRingBytes / stage_bytes, steps_of_block})};
+  const int num_stages = std::min({kMostStages, kRingBytes / stage_bytes, steps_of_block});
+  constexpr int kWeightBytes = Tile::kSlabs * Tile::kWeightSlabBytes;
+  constexpr int kMostPending = (kMostPendingBytes + kWeightBytes - 1) / kWeightBytes;
+  const FewRowsParams params = {.x = *x,
+                                .weight = *weight,
+                                .output = OutputOf(args),
+                                .box_rows = box_rows,
+                                .num_tiles = num_tiles,
+                                .num_steps = num_steps,
+                                .num_stages = num_stages,
+                                .most_pending = std::min(num_stages, kMostPending)};
   const int most_bytes = kRingBytes + kTileAlignment + kBeyondRing;
   const auto kernel = FewRowsKernel<kWidth>;
   ASSAY_RETURN_IF_CUDA_ERROR(

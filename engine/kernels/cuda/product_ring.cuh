@@ -102,6 +102,10 @@ class Ring {
   __device__ void WaitUntilEmpty(const Place& place) const {
     WaitForPhase(Empty(place.stage), place.parity);
   }
+  // For the pass that has this place: of the pass before, if there was one.
+  __device__ void WaitUntilFree(const Place& place) const {
+    WaitForPhase(Empty(place.stage), place.parity ^ 1);
+  }
 
  private:
   uint32_t stage_bytes_;
