@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <mutex>
+#include <thread>
 #include <utility>
 
 #include "base/status.h"
@@ -65,9 +67,12 @@ absl::StatusOr<Nccl> OpenLibrary() {
 struct Group {
   Nccl nccl;
   std::vector<std::atomic<ncclComm_t>> communicators;  // null once aborted or destroyed
+  std::mutex mutex;
+  std::vector<std::thread> aborts;
 
   explicit Group(size_t size) : communicators(size) {}
   ~Group() {
+    for (std::thread& abort : aborts) abort.join();
     for (std::atomic<ncclComm_t>& communicator : communicators) {
       const ncclComm_t handle = communicator.exchange(nullptr);
       if (handle != nullptr) (void)nccl.destroy(handle);
@@ -128,10 +133,14 @@ class NcclRank final : public NcclCommunicator {
     return group_->nccl.Status(result, "NCCL, behind our back");
   }
 
+  // NCCL ends the waits at once, but comes back only when all ranks are aborted and all graphs with
+  // their work are gone, which the waiting ranks hold: it gets threads of its own.
   void Abort() override {
+    const std::lock_guard lock(group_->mutex);
     for (std::atomic<ncclComm_t>& communicator : group_->communicators) {
       const ncclComm_t handle = communicator.exchange(nullptr);
-      if (handle != nullptr) (void)group_->nccl.abort(handle);
+      if (handle == nullptr) continue;
+      group_->aborts.emplace_back([abort = group_->nccl.abort, handle] { (void)abort(handle); });
     }
   }
 
