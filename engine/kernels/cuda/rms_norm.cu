@@ -21,21 +21,30 @@ __global__ void __launch_bounds__(kRowThreads) VectorNormKernel(const RmsNormArg
   WaitForKernelsBefore();
   const int64_t row = blockIdx.x;
   const int64_t source = (args.rows == nullptr ? row : args.rows[row]) * args.size;
+  // All loads first: the sum may be stored where they come from.
+  uint4 hidden[kVectors];
+  uint4 update[kVectors];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (RowOffset(v) >= args.size) break;
+    hidden[v] = *reinterpret_cast<const uint4*>(args.hidden + source + RowOffset(v));
+    if (args.update == nullptr) continue;
+    update[v] = *reinterpret_cast<const uint4*>(args.update + source + RowOffset(v));
+  }
   Bf16Vector x[kVectors];
   float squares = 0;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
-    const int offset = RowOffset(v);
-    if (offset >= args.size) break;
-    x[v] = LoadVector(args.hidden + source + offset);
+    if (RowOffset(v) >= args.size) break;
+    x[v] = UnpackVector(hidden[v]);
     if (args.update != nullptr) {
-      const Bf16Vector update = LoadVector(args.update + source + offset);
+      const Bf16Vector added = UnpackVector(update[v]);
 #pragma unroll
       for (int i = 0; i < kBf16VectorSize; ++i) {
-        x[v].values[i] = RoundToBf16(x[v].values[i] + update.values[i]);
+        x[v].values[i] = RoundToBf16(x[v].values[i] + added.values[i]);
       }
     }
-    if (args.sum != nullptr) StoreVector(x[v], args.sum + row * args.size + offset);
+    if (args.sum != nullptr) StoreVector(x[v], args.sum + row * args.size + RowOffset(v));
 #pragma unroll
     for (int i = 0; i < kBf16VectorSize; ++i) squares += x[v].values[i] * x[v].values[i];
   }
