@@ -12,6 +12,7 @@
 #include <future>
 #include <map>
 
+#include "base/log.h"
 #include "engine/decoder/cuda/cuda_gang.h"
 #include "engine/decoder/cuda/cuda_runner.h"
 #include "engine/kernels/cuda/device.h"
@@ -292,6 +293,7 @@ TEST_P(BrokenGangTest, ARankThatHangsIsGivenUpInTime) {
 TEST_P(BrokenGangTest, ARankThatNeverComesBackEndsTheProcess) {
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
   const auto lose_a_rank = [&] {
+    InitLogging("test");  // to stderr, where the reason is looked for
     Load(absl::Milliseconds(500));
     if (gang_ == nullptr) return;
     const absl::Status failure = gang_->ForEach([](cuda::CudaRank&, int number) {
