@@ -169,7 +169,8 @@ TEST_P(GangTest, ManyExchangesInARowSeeEveryPartOnce) {
     delays.push_back(ToRank(rank, std::vector<uint8_t>(size_t{16} << 20)));
   }
   const auto seed = [&](int round, int rank) {
-    return static_cast<uint64_t>(round * num_ranks() + rank);
+    return static_cast<uint64_t>(round) * static_cast<uint64_t>(num_ranks()) +
+           static_cast<uint64_t>(rank);
   };
   std::vector<std::thread> threads;
   std::vector<absl::Status> results(static_cast<size_t>(num_ranks()));
