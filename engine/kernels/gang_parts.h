@@ -30,8 +30,8 @@ struct PeerSync {
 // nobody has written holds kNotArrived in every word, and who has read a word puts that back. So an
 // inbox can be used again after an exchange through another one, as a window.
 struct PeerInbox {
-  static constexpr uint32_t kNotArrived =
-      0xFFFFFFFF;  // of bf16 and float32 a NaN that is never computed
+  // A NaN of float32, and two of bf16, that no arithmetic makes.
+  static constexpr uint32_t kNotArrived = 0xFFFFFFFF;
 
   int64_t bytes = 0;           // of a part, at most; 0: no inbox
   void* from[kMaxRanks] = {};  // this rank's memory, by the rank that writes it
