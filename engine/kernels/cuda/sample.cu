@@ -69,12 +69,15 @@ __device__ uint64_t FindBest(const Row& row, const Cluster<kBlocks>& cluster) {
     const uint64_t key = uint64_t{OrderedBits(logit)} << 32 | ~static_cast<uint32_t>(id);
     best = key > best ? key : best;
   });
+  const int lane = threadIdx.x % 32;
   best = WarpMax(best);
-  if (threadIdx.x % 32 == 0) {
-    atomicMax(reinterpret_cast<unsigned long long*>(&shared->best), best);
+  if (lane == 0) shared->warp_bests[threadIdx.x / 32] = best;
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    best = WarpMax(lane < kWarps ? shared->warp_bests[lane] : 0);
+    if (lane == 0) shared->best = best;
   }
   cluster.Sync();
-  const int lane = threadIdx.x % 32;
   return WarpMax(lane < kBlocks ? cluster.shared_of(lane)->best : 0);
 }
 
@@ -115,7 +118,6 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const SampleArgs arg
   SharedState* const shared = cluster.own;
   LetNextKernelStart();
   if (threadIdx.x == 0) {
-    shared->best = 0;
     InitBarrier(SharedAddress(&shared->loaded));
     PublishBarriers();
   }

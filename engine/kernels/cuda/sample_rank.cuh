@@ -119,26 +119,30 @@ struct Rank {
   uint64_t running_mass = 0;
 };
 
-// How many tokens all blocks found, and the sum of the blocks before `block`.
+// How many tokens a block found, those before it, and all.
+struct Found {
+  int own;
+  int before;
+  int all;
+};
+
 template <int kBlocks>
-__device__ int CountFound(const Cluster<kBlocks>& cluster, int turn, int block, int* before) {
+__device__ Found CountFound(const Cluster<kBlocks>& cluster, int turn, int block) {
   const int lane = threadIdx.x % 32;
   const int found = lane < kBlocks ? static_cast<int>(cluster.shared_of(lane)->num_found[turn]) : 0;
-  *before = __reduce_add_sync(kAllLanes, lane < block ? found : 0);
-  return __reduce_add_sync(kAllLanes, found);
+  return {__shfl_sync(kAllLanes, found, block),
+          static_cast<int>(__reduce_add_sync(kAllLanes, lane < block ? found : 0)),
+          static_cast<int>(__reduce_add_sync(kAllLanes, found))};
 }
 
-// What all blocks found, into this block's list: a warp copies a block's.
+// What all blocks found, into this block's list: a warp copies what `block` found.
 template <int kBlocks>
-__device__ void CollectList(const Cluster<kBlocks>& cluster, int turn, int before) {
-  static_assert(kBlocks <= kWarps);
-  const int warp = threadIdx.x / 32;
-  if (warp >= kBlocks && kBlocks > 1) return;
-  const SharedState* const from = cluster.shared_of(kBlocks == 1 ? 0 : warp);
-  const int count = static_cast<int>(from->num_found[turn]);
+__device__ void CollectList(const Cluster<kBlocks>& cluster, int turn, int block,
+                            const Found& found) {
+  const SharedState* const from = cluster.shared_of(block);
   const int step = kBlocks == 1 ? kThreads : 32;
-  for (int i = threadIdx.x % step; i < count; i += step) {
-    cluster.own->list[before + i] = from->found[turn][i];
+  for (int i = threadIdx.x % step; i < found.own; i += step) {
+    cluster.own->list[found.before + i] = from->found[turn][i];
   }
 }
 
@@ -205,12 +209,13 @@ __device__ Rank FindRank(const Row& row, const Bins& bins, bool by_count, uint64
       if (place < kListSize) found[place] = uint64_t{level} << 32 | static_cast<uint32_t>(id);
     });
     cluster.Sync();
-    int before_warp = 0;
-    const int n = CountFound(cluster, *turn, kBlocks == 1 ? 0 : threadIdx.x / 32, &before_warp);
-    if (n <= kListSize) {
-      CollectList(cluster, *turn, before_warp);
+    static_assert(kBlocks <= kWarps);
+    const int block = static_cast<int>(threadIdx.x) / 32 % kBlocks;  // which this warp copies
+    const Found counts = CountFound(cluster, *turn, block);
+    if (counts.all <= kListSize) {
+      if (kBlocks == 1 || threadIdx.x / 32 < kBlocks) CollectList(cluster, *turn, block, counts);
       __syncthreads();
-      return FindInList(row, n, before, by_count, target, shared);
+      return FindInList(row, counts.all, before, by_count, target, shared);
     }
     if (shift == 0) return FindAmongEquals(row, prefix, before, by_count, target, shared);
 

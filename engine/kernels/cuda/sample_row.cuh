@@ -87,6 +87,7 @@ struct alignas(16) SharedState {
   uint32_t num_found[2];     // may be more than there is room for
   uint64_t list[kListSize];  // what all blocks found
   Running warp_sums[kWarps];
+  uint64_t warp_bests[kWarps];
   uint64_t best;         // of this block's slice
   Running item_before;   // of the ranks before the bin or item that was found
   Running item_through;  // and with it

@@ -20,7 +20,6 @@ namespace assay::engine::cuda {
 namespace {
 
 constexpr int kWarpSize = 32;
-static_assert(kTensorCoreHeadDim == 4 * kWarpSize, "4 dims a lane");
 
 struct MergeParams {
   const int32_t* positions;
@@ -30,19 +29,26 @@ struct MergeParams {
   int64_t out_stride;
 };
 
-// The sums of a head: in all lanes maximum and sum, in each its 4 dims.
-struct HeadSums {
-  float2 sums;
-  float4 output;
+// Neighbouring dims of a head, a lane's.
+template <int kCount>
+struct alignas(4 * kCount) Dims {
+  float values[kCount];
+
+  __device__ void AddWeighted(const Dims& part, float weight) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = fmaf(part.values[i], weight, values[i]);
+  }
 };
 
-__device__ float4 AddWeighted(float4 part, float weight, float4 sum) {
-  return make_float4(fmaf(part.x, weight, sum.x), fmaf(part.y, weight, sum.y),
-                     fmaf(part.z, weight, sum.z), fmaf(part.w, weight, sum.w));
-}
+// The sums of a head: in all lanes maximum and sum, in each its dims.
+template <int kCount>
+struct HeadSums {
+  float2 sums;
+  Dims<kCount> output;
+};
 
-// By a warp: `sums_of(chunk)` and `output_of(chunk)`, the lane's dims.
-template <typename SumsOf, typename OutputOf>
+// By a warp: `sums_of(chunk)` and `output_of(chunk)`, the lane's dims; `out`: of the warp's first.
+template <int kCount, typename SumsOf, typename OutputOf>
 __device__ void MergeChunksOf(int num_chunks, int lane, const SumsOf& sums_of,
                               const OutputOf& output_of, __nv_bfloat16* out) {
   float max = -INFINITY;
@@ -54,7 +60,7 @@ __device__ void MergeChunksOf(int num_chunks, int lane, const SumsOf& sums_of,
     max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, distance));
   }
   float sum = 0;
-  float4 output = make_float4(0, 0, 0, 0);
+  Dims<kCount> output = {};
   for (int begin = 0; begin < num_chunks; begin += kWarpSize) {
     float weight = 0;
     if (begin + lane < num_chunks) {
@@ -66,7 +72,7 @@ __device__ void MergeChunksOf(int num_chunks, int lane, const SumsOf& sums_of,
 #pragma unroll 8
     for (int i = 0; i < count; ++i) {
       const float factor = __shfl_sync(kAllLanes, weight, i);
-      output = AddWeighted(output_of(begin + i), factor, output);
+      output.AddWeighted(output_of(begin + i), factor);
     }
   }
 #pragma unroll
@@ -74,24 +80,27 @@ __device__ void MergeChunksOf(int num_chunks, int lane, const SumsOf& sums_of,
     sum += __shfl_xor_sync(kAllLanes, sum, distance);
   }
   const float inverse = 1.0f / sum;
-  uint2 packed;
-  packed.x = PackBf16(output.x * inverse, output.y * inverse);
-  packed.y = PackBf16(output.z * inverse, output.w * inverse);
-  reinterpret_cast<uint2*>(out)[lane] = packed;
+  auto* const pairs = reinterpret_cast<uint32_t*>(out) + lane * (kCount / 2);
+#pragma unroll
+  for (int i = 0; i < kCount; i += 2) {
+    pairs[i / 2] = PackBf16(output.values[i] * inverse, output.values[i + 1] * inverse);
+  }
 }
 
-// Of a head, by slot.
+// Of a head, by slot; a warp's dims from `first_dim` on.
+template <int kCount>
 struct StoredSums {
   const MergeParams& p;
   int64_t first_slot;
   int head;
+  int first_dim;
   int lane;
 
   __device__ int64_t Place(int slot) const { return (first_slot + slot) * p.num_heads + head; }
   __device__ float2 sums(int slot) const { return p.buffers.sums[Place(slot)]; }
-  __device__ float4 output(int slot) const {
-    return reinterpret_cast<const float4*>(p.buffers.outputs +
-                                           Place(slot) * kTensorCoreHeadDim)[lane];
+  __device__ Dims<kCount> output(int slot) const {
+    return reinterpret_cast<const Dims<kCount>*>(
+        p.buffers.outputs + Place(slot) * kTensorCoreHeadDim + first_dim)[lane];
   }
 };
 
@@ -107,58 +116,68 @@ __global__ void __launch_bounds__(kHeads* kWarpSize) MergeKernel(const MergePara
       static_cast<int>(blockIdx.y) * kHeads + static_cast<int>(threadIdx.x) / kWarpSize;
   const int num_chunks = NumChunks(PagesOf(max(p.positions[row] + 1, 0)));
   if (head >= p.num_heads || num_chunks < 2) return;
-  const StoredSums stored = {p, int64_t{row} * p.buffers.slots_per_row, head, lane};
-  MergeChunksOf(
+  constexpr int kDims = kTensorCoreHeadDim / kWarpSize;
+  const StoredSums<kDims> stored = {p, int64_t{row} * p.buffers.slots_per_row, head, 0, lane};
+  MergeChunksOf<kDims>(
       num_chunks, lane, [&](int chunk) { return stored.sums(chunk); },
       [&](int chunk) { return stored.output(chunk); },
       p.out + row * p.out_stride + int64_t{head} * kTensorCoreHeadDim);
 }
 
 // What one warp of the decode kernel summed up of a chunk: `num_parts` from `first_part` on.
-__device__ HeadSums AddParts(const StoredSums& stored, int first_part, int num_parts, int warp) {
-  HeadSums parts[kPartsPerChunk];
+template <int kCount>
+__device__ HeadSums<kCount> AddParts(const StoredSums<kCount>& stored, int first_part,
+                                     int num_parts, int warp) {
+  HeadSums<kCount> parts[kPartsPerChunk];
 #pragma unroll
   for (int i = 0; i < kPartsPerChunk; ++i) {
     if (i >= num_parts) break;
     const int slot = (first_part + i) * kDecodeWarps + warp;
     parts[i] = {stored.sums(slot), stored.output(slot)};
   }
-  HeadSums all = parts[0];
+  HeadSums<kCount> all = parts[0];
 #pragma unroll
   for (int i = 1; i < kPartsPerChunk; ++i) {
     if (i >= num_parts) break;
     const PartFactors factors(all.sums.x, parts[i].sums.x);
     all.sums = make_float2(factors.max, factors.Add(all.sums.y, parts[i].sums.y));
-    all.output = make_float4(
-        factors.Add(all.output.x, parts[i].output.x), factors.Add(all.output.y, parts[i].output.y),
-        factors.Add(all.output.z, parts[i].output.z), factors.Add(all.output.w, parts[i].output.w));
+#pragma unroll
+    for (int d = 0; d < kCount; ++d) {
+      all.output.values[d] = factors.Add(all.output.values[d], parts[i].output.values[d]);
+    }
   }
   return all;
 }
 
-// Grid: [rows, heads].
-constexpr int kSplitWarps = 16;
+// Grid: [rows, heads, kSplitShares]: blocks share the dims of a head, so that more of the device
+// fetches.
+constexpr int kSplitShares = 2;
+constexpr int kSplitWarps = 32;
 
 __global__ void __launch_bounds__(kSplitWarps* kWarpSize) MergeSplitKernel(const MergeParams p) {
+  constexpr int kDims = kTensorCoreHeadDim / kWarpSize / kSplitShares;
   constexpr int kMostSums = kMostSplitChunks * kDecodeWarps;
-  __shared__ float4 outputs[kMostSums][kWarpSize];
+  __shared__ Dims<kDims> outputs[kMostSums][kWarpSize];
   __shared__ float2 sums[kMostSums];
   LetNextKernelStart();
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int row = static_cast<int>(blockIdx.x);
   const int head = static_cast<int>(blockIdx.y);
+  const int first_dim = static_cast<int>(blockIdx.z) * kDims * kWarpSize;
   const int num_pages = PagesOf(max(p.positions[row] + 1, 0));
   const int num_chunks = NumChunks(num_pages);
   const int part_pages = PartPages(num_pages);
   const int num_parts = (num_pages + part_pages - 1) / part_pages;
-  const StoredSums stored = {p, int64_t{row} * p.buffers.slots_per_row, head, lane};
-  __nv_bfloat16* const out = p.out + row * p.out_stride + int64_t{head} * kTensorCoreHeadDim;
+  const StoredSums<kDims> stored = {p, int64_t{row} * p.buffers.slots_per_row, head, first_dim,
+                                    lane};
+  __nv_bfloat16* const out =
+      p.out + row * p.out_stride + int64_t{head} * kTensorCoreHeadDim + first_dim;
   WaitForKernelsBefore();
   if (num_pages == 0) return;
   if (!IsSplit(num_pages)) {
     if (warp > 0) return;
-    MergeChunksOf(
+    MergeChunksOf<kDims>(
         num_chunks, lane, [&](int chunk) { return stored.sums(chunk); },
         [&](int chunk) { return stored.output(chunk); }, out);
     return;
@@ -166,7 +185,7 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize) MergeSplitKernel(const
 
   for (int i = warp; i < num_chunks * kDecodeWarps; i += kSplitWarps) {
     const int first_part = i / kDecodeWarps * kPartsPerChunk;
-    const HeadSums all =
+    const HeadSums<kDims> all =
         AddParts(stored, first_part, min(kPartsPerChunk, num_parts - first_part), i % kDecodeWarps);
     outputs[i][lane] = all.output;
     if (lane == 0) sums[i] = all.sums;
@@ -180,13 +199,13 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize) MergeSplitKernel(const
 #pragma unroll
     for (int w = 0; w < kDecodeWarps; ++w) of[w] = sums[first + w];
     const float max = fmaxf(fmaxf(of[0].x, of[1].x), fmaxf(of[2].x, of[3].x));
-    float4 output = make_float4(0, 0, 0, 0);
+    Dims<kDims> output = {};
     float weighted[kDecodeWarps];
 #pragma unroll
     for (int w = 0; w < kDecodeWarps; ++w) {
       const float weight = Exp2(of[w].x - max);
       weighted[w] = __fmul_rn(of[w].y, weight);
-      output = AddWeighted(outputs[first + w][lane], weight, output);
+      output.AddWeighted(outputs[first + w][lane], weight);
     }
     const float sum =
         __fadd_rn(__fadd_rn(weighted[0], weighted[1]), __fadd_rn(weighted[2], weighted[3]));
@@ -196,7 +215,7 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize) MergeSplitKernel(const
   }
   __syncthreads();
   if (warp > 0) return;
-  MergeChunksOf(
+  MergeChunksOf<kDims>(
       num_chunks, lane, [&](int chunk) { return sums[chunk * kDecodeWarps]; },
       [&](int chunk) { return outputs[chunk * kDecodeWarps][lane]; }, out);
 }
@@ -213,7 +232,7 @@ absl::Status MergeChunks(const AttentionArgs& args, const DecodeBuffers& buffers
   const auto rows = static_cast<unsigned>(args.rows.num_rows);
   const auto heads = static_cast<unsigned>(args.num_heads);
   const auto status = buffers.splits
-                          ? LaunchOverlapped(MergeSplitKernel, dim3(rows, heads),
+                          ? LaunchOverlapped(MergeSplitKernel, dim3(rows, heads, kSplitShares),
                                              kSplitWarps * kWarpSize, 0, 1, stream, params)
                           : LaunchOverlapped(MergeKernel, dim3(rows, (heads + kHeads - 1) / kHeads),
                                              kHeads * kWarpSize, 0, 1, stream, params);
