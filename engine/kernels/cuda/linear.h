@@ -5,9 +5,10 @@
 // for, into memory that all linears share. A weight's numbers are the same on both ways. It is
 // tried, when a model is loaded, whether the sums are the same too, bit for bit: both add in steps
 // of 16 in_features in order, where cuBLASLt has a kernel that does. If they are, the number of
-// rows alone decides, and rows of prompts and of decoding are one product. If not, they agree to
-// rounding, and a token is always computed by the same one of the two, whatever the batch: rows of
-// decoding by ours, rows of prompts by cuBLASLt.
+// rows alone decides, and rows of prompts and of decoding are one product. If not, and for packed
+// weights, whose products add chunks of in_features, they agree to rounding, and a token is always
+// computed by the same one of the two, whatever the batch: rows of decoding by ours, rows of
+// prompts by cuBLASLt.
 //
 // Where the copy engine cannot fetch W (few_rows.h), all rows go through cuBLASLt.
 #pragma once
