@@ -187,8 +187,7 @@ absl::Status CudaDecoder::Run(const Step& step, cudaStream_t stream) {
   if (step.num_decode_rows > 0) {
     StepRows decode_rows = step.rows;
     decode_rows.num_rows = step.num_decode_rows;
-    ASSAY_RETURN_IF_ERROR(
-        PlanDecode(decode_rows, step.cache.layout, *decode_workspace_, stream));
+    ASSAY_RETURN_IF_ERROR(PlanDecode(decode_rows, step.cache.layout, *decode_workspace_, stream));
   }
   // Behind the plan: what follows the embeddings finds it made (embedding.h).
   ASSAY_RETURN_IF_ERROR(GatherEmbeddings({.ids = step.ids,
