@@ -74,10 +74,10 @@ absl::Status Multiply(cublasLtHandle_t lt, const GemmShape& shape,
 }
 
 // Numbers of rows that get a choice of their own; a number between takes the next larger's. Among
-// them are those of the decode graphs (decoder/cuda/cuda_pass.cc), and they are close together where
-// steps of many decoding rows and some of prompts are: a kernel loses with fewer rows than it was
-// chosen for. That of 512 takes twice the best one's time for 272, that of 192 more for 160 than for
-// 192.
+// them are those of the decode graphs (decoder/cuda/cuda_pass.cc), and they are close together
+// where steps of many decoding rows and some of prompts are: a kernel loses with fewer rows than it
+// was chosen for. That of 512 takes twice the best one's time for 272, that of 192 more for 160
+// than for 192.
 constexpr int kRowBuckets[] = {8,   16,  32,  64,  80,  96,  112, 128, 160,  192,  224,
                                256, 288, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048};
 constexpr int kMostCandidates = 16;
