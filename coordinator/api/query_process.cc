@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -133,17 +134,16 @@ absl::Status Answer(const std::string& database, const v1::RunQueryRequest& requ
   return absl::OkStatus();
 }
 
-void EndAt(absl::Duration timeout) {
+// By SIGALRM, which this process does not expect.
+void EndProcessAfter(absl::Duration timeout) {
   itimerval timer = {};
   timer.it_value = absl::ToTimeval(timeout);
-  (void)::setitimer(ITIMER_REAL, &timer,
-                    nullptr);  // SIGALRM ends a process that does not expect it
+  (void)::setitimer(ITIMER_REAL, &timer, nullptr);
 }
 
 absl::Status DescribeDeath(int wait_status, const QueryLimits& limits) {
   if (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGALRM) {
-    return DeadlineExceeded("the query ran longer than {} s; narrow it, or raise the limit",
-                            absl::ToDoubleSeconds(limits.timeout));
+    return storage::sqlite::QueryTookTooLong(limits);
   }
   return ResourceExhausted("the query's process ended with {}; ask for less",
                            DescribeWaitStatus(wait_status));
@@ -165,8 +165,6 @@ absl::Status RunQueryProcess(const std::string& program, const std::string& data
                                             .stderr_path = "",
                                             .stdout_path = "",
                                             .own_process_group = true}));
-  // What a pipe holds at once: it does not matter whether the process reads.
-  static_assert(kMaxSqlBytes <= 64 << 10);
   if (!google::protobuf::util::SerializeDelimitedToFileDescriptor(request, process->stdin_fd())) {
     return Unavailable("the query's process took no request");
   }
@@ -179,7 +177,7 @@ absl::Status RunQueryProcess(const std::string& program, const std::string& data
     if (tag >= kEnd) return {static_cast<absl::StatusCode>(tag - kEnd), bytes};
     v1::RunQueryResponse part;
     if (!part.ParseFromString(bytes)) return Internal("the query's process sent no answer");
-    if (!reader.take(std::move(part))) break;
+    if (!reader.take(std::move(part))) return Cancelled("the reader is gone");
   }
   if (!reader.is_waiting()) return Cancelled("nobody waits for the query any more");
   const std::optional<int> wait_status = process->Wait(absl::Seconds(5));
@@ -197,7 +195,7 @@ int AnswerQuery(const std::string& database) {
   if (!google::protobuf::util::ParseDelimitedFromZeroCopyStream(&request, &in, &clean_end)) {
     return kExitUsage;
   }
-  EndAt(LimitsOf(request).timeout + kTimerGrace);
+  EndProcessAfter(LimitsOf(request).timeout + kTimerGrace);
   io::FileOutputStream out(STDOUT_FILENO);
   const absl::Status status = Answer(database, request, &out);
   const uint32_t tag = kEnd + static_cast<uint32_t>(status.raw_code());

@@ -141,6 +141,11 @@ using StatementHandle = std::unique_ptr<sqlite3_stmt, FinalizeStatement>;
 
 }  // namespace
 
+absl::Status QueryTookTooLong(const QueryLimits& limits) {
+  return DeadlineExceeded("the query ran longer than {} s; narrow it, or raise the limit",
+                          absl::ToDoubleSeconds(limits.timeout));
+}
+
 void LimitHeapOfProcess(int64_t bytes) { sqlite3_hard_heap_limit64(bytes); }
 
 absl::StatusOr<std::unique_ptr<QueryRunner>> QueryRunner::Open(const std::string& path) {
@@ -201,16 +206,13 @@ absl::StatusOr<QuerySummary> QueryRunner::Run(const std::string& sql, const Quer
   QuerySummary summary;
   int64_t num_bytes = 0;
   std::vector<QueryValue> row(static_cast<size_t>(num_columns));
-  const auto timed_out = [&limits] {
-    return DeadlineExceeded("the query ran longer than {} s; narrow it, or raise the limit",
-                            absl::ToDoubleSeconds(limits.timeout));
-  };
   while ((code = sqlite3_step(statement.get())) == SQLITE_ROW) {
     if (summary.num_rows >= limits.max_rows || num_bytes >= limits.max_result_bytes) {
       summary.truncated = true;
       return summary;
     }
-    if (deadline.passed()) return timed_out();  // a slow reader counts too: it holds the WAL
+    if (deadline.passed())
+      return QueryTookTooLong(limits);  // a slow reader counts too: it holds the WAL
     for (int i = 0; i < num_columns; ++i) {
       row[static_cast<size_t>(i)] = ReadValue(statement.get(), i, &num_bytes);
     }
@@ -218,7 +220,7 @@ absl::StatusOr<QuerySummary> QueryRunner::Run(const std::string& sql, const Quer
     ++summary.num_rows;
   }
   if (code == SQLITE_DONE) return summary;
-  if ((code & 0xff) == SQLITE_INTERRUPT) return timed_out();
+  if ((code & 0xff) == SQLITE_INTERRUPT) return QueryTookTooLong(limits);
   return BadStatement(db, code, connection_->path());
 }
 

@@ -35,6 +35,9 @@ struct QueryLimits {
   absl::Duration timeout = absl::Seconds(10);
 };
 
+// DEADLINE_EXCEEDED.
+absl::Status QueryTookTooLong(const QueryLimits& limits);
+
 struct QuerySummary {
   int64_t num_rows = 0;
   bool truncated = false;  // a limit of rows or bytes cut the result
