@@ -14,6 +14,25 @@ namespace {
 
 class ControlLoopTest : public ::testing::Test, protected testing::ControlHarness {};
 
+// The control thread stands still, so that what is posted waits.
+class Pause {
+ public:
+  explicit Pause(ControlLoop* loop) {
+    loop->Post(
+        [this](ControlPlane&) {
+          entered_.set_value();
+          go_on_.get_future().wait();
+        },
+        [](const absl::Status&) {});
+    entered_.get_future().wait();
+  }
+  void End() { go_on_.set_value(); }
+
+ private:
+  std::promise<void> entered_;
+  std::promise<void> go_on_;
+};
+
 TEST_F(ControlLoopTest, WorkOfManyThreadsIsDoneOnceEachAndAnsweredAfterTheCommit) {
   ControlLoop loop(&plane(), &store(), [](std::vector<OutgoingMessage>) {}, {});
   loop.Start();
@@ -57,15 +76,7 @@ TEST_F(ControlLoopTest, AFullQueueRefusesInsteadOfGrowing) {
   ControlLoop loop(
       &plane(), &store(), [](std::vector<OutgoingMessage>) {}, options);
   loop.Start();
-  std::promise<void> entered;
-  std::promise<void> go_on;
-  loop.Post(
-      [&](ControlPlane&) {
-        entered.set_value();
-        go_on.get_future().wait();
-      },
-      [](const absl::Status&) {});
-  entered.get_future().wait();
+  Pause pause(&loop);
   std::atomic<int> num_refused = 0;
   std::atomic<int> num_committed = 0;
   for (int i = 0; i < 30; ++i) {
@@ -74,7 +85,7 @@ TEST_F(ControlLoopTest, AFullQueueRefusesInsteadOfGrowing) {
         [&](const absl::Status& committed) { ++(committed.ok() ? num_committed : num_refused); });
   }
   EXPECT_EQ(num_refused, 20);
-  go_on.set_value();
+  pause.End();
   loop.Stop();
   EXPECT_EQ(num_committed, 10);
 }
@@ -94,21 +105,13 @@ TEST_F(ControlLoopTest, WhatWaitsHasABoundInBytesAndRoomComesBack) {
   };
   loop.Start();
   for (int round = 1; round <= 2; ++round) {
-    std::promise<void> entered;
-    std::promise<void> go_on;
-    loop.Post(
-        [&](ControlPlane&) {
-          entered.set_value();
-          go_on.get_future().wait();
-        },
-        [](const absl::Status&) {});
-    entered.get_future().wait();
+    Pause pause(&loop);
     post(60);
     post(40);
     post(1);  // no room
     post(0);  // holds nothing that is counted
     EXPECT_EQ(num_refused, round);
-    go_on.set_value();
+    pause.End();
     EXPECT_OK(loop.Run([](ControlPlane&) {}));
     EXPECT_EQ(num_committed, 3 * round);
   }
