@@ -22,6 +22,7 @@ struct EngineCommand {
   const char* program;
   const char* description;
   std::vector<const char*> flags;
+  const char* verb = nullptr;  // what stands between the command and its flags
 };
 
 const std::vector<EngineCommand>& EngineCommands() {
@@ -48,7 +49,9 @@ const std::vector<EngineCommand>& EngineCommands() {
        "assay-runner",
        "Measure a model's shape on a GPU: assay bench engine MODEL --random-weights",
        {"--random-weights", "--weight-bits", "--gpu", "--batch", "--context", "--prefill",
-        "--steps", "--json"}},
+        "--steps", "--lengths", "--lanes", "--kv-cache-gib", "--swap-gib", "--look-ahead",
+        "--prompt-step-cost", "--json"},
+       "engine"},
       {"grade",
        "assay-grader",
        "Grade answers: JSON lines {\"gold\", \"prediction\"} in, verdicts out",
@@ -86,6 +89,7 @@ absl::Status ExecEngineCommand(int argc, char** argv) {
 void AddEngineCommands(CLI::App& app, Session*) {
   for (const EngineCommand& command : EngineCommands()) {
     CLI::App* entry = app.add_subcommand(command.name, command.description);
+    if (command.verb != nullptr) entry = entry->add_subcommand(command.verb, command.description);
     for (const char* flag : command.flags) entry->add_flag(flag);
   }
 }

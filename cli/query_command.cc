@@ -111,9 +111,9 @@ absl::StatusOr<int> Query(const Session& session, QueryOptions options) {
 void AddQueryCommand(CLI::App& app, Session* session) {
   CLI::App* command = app.add_subcommand("query", "Read-only SQL on the store");
   command->footer(
-      "On the documented views v_cell, v_sample, v_paired, v_difficulty, v_length and v_latency, "
-      "and on\n"
-      "the tables. --json prints a line per row, -o json an array of them.");
+      "On the documented views v_sweep_cell, v_cell, v_sample, v_paired, v_difficulty, v_length,\n"
+      "v_latency, v_attempt, v_provenance and v_event, and on the tables. --json prints a line\n"
+      "per row, -o json an array of them.");
   const auto options = std::make_shared<QueryOptions>();
   command->add_option("SQL", options->sql, "One SELECT statement; - is stdin")
       ->required()

@@ -130,6 +130,8 @@ TEST(CompletionTest, BashOffersVerbsFlagsAndValues) {
   EXPECT_EQ(OfferedByBash("assay results --by ''"), "level subject length none\n");
   EXPECT_EQ(OfferedByBash("assay results -o m"), "md\n");
   EXPECT_EQ(OfferedByBash("assay generate --max-t"), "--max-tokens\n");
+  EXPECT_EQ(OfferedByBash("assay bench en"), "engine\n");
+  EXPECT_EQ(OfferedByBash("assay bench engine --len"), "--lengths\n");
 }
 
 // The commands in the documents' code blocks: "assay sample ls ID   # what it does".
