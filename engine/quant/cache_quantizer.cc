@@ -26,8 +26,7 @@ absl::Status CheckSizes(const CacheSpec& spec, const std::string& prefix, int he
                            head_dim);
   }
   if (spec.transform == Transform::kHadamard && !IsHadamardOrder(head_dim)) {
-    return InvalidArgument("{}: no Hadamard matrix of order head_dim {} (methods.md §13)", prefix,
-                           head_dim);
+    return InvalidArgument("{}: no Hadamard matrix of order head_dim {}", prefix, head_dim);
   }
   return absl::OkStatus();
 }

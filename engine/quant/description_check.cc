@@ -91,8 +91,7 @@ absl::Status CheckLinearFits(const LinearSpec& spec, const LinearInfo& linear, i
   }
   const TransformSpec& transform = spec.input_transform;
   if (transform.kind == Kind::kHadamard && !IsHadamardOrder(slice)) {
-    return InvalidArgument("{}: no Hadamard matrix of order {} (methods.md §13)", linear.name,
-                           slice);
+    return InvalidArgument("{}: no Hadamard matrix of order {}", linear.name, slice);
   }
   const bool sized = transform.kind == Kind::kKronecker || transform.kind == Kind::kHeadMix;
   if (sized && int64_t{transform.left} * transform.right != slice) {
@@ -112,8 +111,7 @@ absl::Status CheckCacheFits(const CacheSpec& cache, int head_dim, const std::str
                            kMxfp4Block);
   }
   if (cache.transform == CacheSpec::Transform::kHadamard && !IsHadamardOrder(head_dim)) {
-    return InvalidArgument("{}: no Hadamard matrix of order head_dim {} (methods.md §13)", where,
-                           head_dim);
+    return InvalidArgument("{}: no Hadamard matrix of order head_dim {}", where, head_dim);
   }
   return absl::OkStatus();
 }

@@ -62,8 +62,7 @@ absl::StatusOr<InputTransform> InputTransform::Load(const Checkpoint& checkpoint
                            ReadFiniteFloats(checkpoint, prefix + "diagonal", shape));
   }
   if (transform.kind == Kind::kHadamard && !IsHadamardOrder(result.slice_)) {
-    return InvalidArgument("{}: no Hadamard matrix of order {} (methods.md §13)", linear,
-                           result.slice_);
+    return InvalidArgument("{}: no Hadamard matrix of order {}", linear, result.slice_);
   }
   if (transform.kind == Kind::kKronecker || transform.kind == Kind::kHeadMix) {
     if (int64_t{transform.left} * transform.right != result.slice_) {

@@ -134,8 +134,9 @@ absl::Status QuantizeKvquantStar(const MethodSpec& method, const QuantizeRequest
 absl::Status QuantizeQuarotKv(const MethodSpec& method, const ModelConfig& config,
                               Artifact* artifact) {
   if (!IsHadamardOrder(config.head_dim)) {
-    return InvalidArgument("method {}: no Hadamard matrix of order head_dim {} (methods.md §13)",
-                           method.method, config.head_dim);
+    return InvalidArgument(
+        "method {}: no Hadamard matrix of order head_dim {}; kvquant_star needs none",
+        method.method, config.head_dim);
   }
   ASSAY_ASSIGN_OR_RETURN(const BitWidths bits, ParseBits(method.bits));
   const auto clip_ratio = [&](const char* name) {

@@ -125,7 +125,7 @@ CLI::App* AddGenerate(CLI::App* app, GenerateArguments* arguments) {
 CLI::App* AddQuantize(CLI::App* app, QuantizeVerbArguments* arguments) {
   CLI::App* verb = app->add_subcommand("quantize", "make a quantized model");
   verb->add_option("MODEL", arguments->model_dir, "model folder")->required();
-  verb->add_option("--method", arguments->method, "rtn, kvquant_star, quarot, ...")->required();
+  verb->add_option("--method", arguments->method, "rtn, kvquant_star or quarot")->required();
   verb->add_option("--bits", arguments->bits, "weights-activations-cache, as 4-16-16");
   verb->add_option("--weight-bits", arguments->weight_bits)->check(CLI::Range(1, 16));
   verb->add_option("--activation-bits", arguments->activation_bits)->check(CLI::Range(1, 16));
