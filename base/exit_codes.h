@@ -1,4 +1,4 @@
-// Exit codes of every program (orchestration.md §7), so that scripts can tell one failure from
+// Exit codes of every program, so that scripts can tell one failure from
 // another.
 #pragma once
 

@@ -1,4 +1,4 @@
-// SHA-256: the content keys of DESIGN.md, "Identity". Everything expensive is named by the hash of
+// SHA-256, of which content keys are made. Everything expensive is named by the hash of
 // what determines it, so equal work is recognised in any sweep.
 #pragma once
 

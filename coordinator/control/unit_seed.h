@@ -1,4 +1,4 @@
-// The seed of a unit (DESIGN.md, Identity).
+// The seed of a unit: the same for every method, so that arms are paired.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Content keys (DESIGN.md, "Identity"): SHA-256 over everything that decides a result, and nothing
+// Content keys: SHA-256 over everything that decides a result, and nothing
 // else. Equal keys are equal work; a change of meaning must change the key.
 #pragma once
 

@@ -371,7 +371,7 @@ class Planner {
                                "temperature 0 gives every repeat the same answer; use repeats: 1");
     }
     for (const ModelSpec& model : spec_.models) {
-      // evaluation.md §4.
+      // The one model of the study with a top_k.
       const bool is_qwq = (model.name + model.path).find("QwQ") != std::string::npos;
       if (is_qwq && spec_.sampling.top_k != 30) {
         plan_.warnings.push_back(

@@ -1,7 +1,7 @@
 // From a spec to the rows that are stored and scheduled.
 //
 // PlanSweep is a function of its arguments: what it needs of the world it asks through the context,
-// once per model, benchmark and calibration set. Content keys follow DESIGN.md, "Identity": equal
+// once per model, benchmark and calibration set. As content_keys.h has it, equal
 // keys are equal work, in this sweep or any other.
 //
 // Order of the cells: per model, per benchmark, the bf16 baseline first, then the methods in the

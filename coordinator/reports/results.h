@@ -1,7 +1,7 @@
 // From outcomes to the table: accuracies, intervals, drops, labels. Pure: what is read from the
 // store comes in as values (build_results.h does the reading).
 //
-// Rules (orchestration.md §2, §6):
+// Rules:
 //   - An accuracy is the mean over items of the mean over graded repeats. An answer that the grader
 //     failed on is not wrong, it is ungradable: left out and counted beside.
 //   - A drop uses complete pairs only: units (item, repeat) graded in both arms.

@@ -2,7 +2,7 @@
 // baseline's samples and used by every cell of that model and benchmark.
 //
 // Giving out the longest units first is the one scheduling decision that matters for the end of a
-// sweep: simulated makespan over the ideal falls from 1.29 to 1.13 (orchestration.md §3.2).
+// sweep: simulated makespan over the ideal falls from 1.29 to 1.13.
 // Not thread-safe.
 #pragma once
 

@@ -1,5 +1,5 @@
 // The benchmarks that have a name of their own: where their files lie under a benchmark root, their
-// prompt (evaluation.md §2, exact), their grader.
+// prompt (the study's, to the letter), their grader.
 #pragma once
 
 #include <string>
@@ -29,7 +29,7 @@ bool IsLaterBenchmark(std::string_view name);
 // are.
 std::string CanonicalBenchmarkName(std::string_view name);
 
-// The prompt of a benchmark that brings none: that of evaluation.md §2 for mathematics.
+// The prompt of a benchmark that brings none: the study's for mathematics.
 const std::string& MathPrompt();
 
 // The version of a prompt: a definition's own, or "custom-" and the first digits of its hash.

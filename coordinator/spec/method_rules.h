@@ -1,5 +1,4 @@
-// Which quantization methods a sweep may name, with which bits, and what their defaults are
-// (methods.md §1.2, §15).
+// Which quantization methods a sweep may name, with which bits, and what their defaults are.
 //
 // The same rules as the engine's ResolveMethod, written a second time because the coordinator has
 // no engine in it; tests/unit/coordinator/spec holds the two together.

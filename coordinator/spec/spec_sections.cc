@@ -15,7 +15,7 @@ constexpr size_t kMaxNameBytes = 200;
 constexpr size_t kMaxPathBytes = 4000;
 constexpr int64_t kMaxItems = 1'000'000;
 constexpr int64_t kMaxTokens = 1'000'000;
-// The study's limit on new tokens (evaluation.md §4).
+// The study's limit on new tokens.
 constexpr int64_t kDefaultMaxTokens = 32768;
 
 bool IsGoodName(std::string_view name, size_t max_bytes) {
@@ -108,7 +108,7 @@ void ReadBudgetForcing(const YamlNode* node, SweepSpec* spec, SpecErrors* errors
   BudgetForcingSpec& budget = spec->budget_forcing;
   budget.max_thinking_tokens = reader.Integer("max_thinking_tokens", 0, 0, kMaxTokens);
   budget.num_extensions = static_cast<int32_t>(reader.Integer("num_extensions", 0, 0, 64));
-  // evaluation.md §14: the strings of s1.
+  // s1's word (arXiv 2501.19393), and the mark of the study's models.
   budget.extension_text = reader.String("extension_text", "Wait");
   budget.end_of_thinking = reader.String("end_of_thinking", "</think>");
   budget.forced_stop_text = reader.String("forced_stop_text", "\n</think>\n\n");

@@ -69,7 +69,7 @@ struct Exclusion {
   SpecPosition where;
 };
 
-// evaluation.md §14. All zero and empty is off.
+// As s1 does it (arXiv 2501.19393). All zero and empty is off.
 struct BudgetForcingSpec {
   int64_t max_thinking_tokens = 0;
   int32_t num_extensions = 0;

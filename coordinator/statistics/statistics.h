@@ -1,5 +1,5 @@
 // The statistics of a comparison: how sure we are of an accuracy, of a drop, and of the label that
-// follows from it. Method and reasons: README.md of this folder; evidence: orchestration.md §6.
+// follows from it. Method, reasons and evidence: README.md of this folder.
 //
 // Pure functions over numbers: no I/O, no clock, nothing but the standard library; thread-safe.
 // Random ones use a fixed seed, so the same data always give the same interval.
@@ -66,7 +66,7 @@ double SignFlipP(std::span<const double> item_drops, int num_repeats,
 // values; 0 or 1 when they are all equal.
 double TostP(std::span<const double> values, double margin);
 
-// evaluation.md §8: below 1 point, 1 to 3, above 3; whole interval or nothing.
+// The study's classes: below 1 point, 1 to 3, above 3; the whole interval or nothing.
 enum class Label { kLossless, kFair, kRisky, kUndecided };
 Label DecideLabel(const Interval& drop);
 std::string_view LabelName(Label label);  // "lossless", ...

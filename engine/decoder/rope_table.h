@@ -1,5 +1,5 @@
 // Cosines and sines of rotary positions, computed as the reference does: inverse frequencies and
-// angles in float32, llama3 scaling of the frequencies where the model asks for it (models.md §1).
+// angles in float32, llama3 scaling of the frequencies where the model asks for it.
 //
 // Grows with the longest position seen, since a table of 131,072 positions would cost 64 MiB that
 // short runs never read. EnsurePositions excludes readers; reading is thread-safe.

@@ -3,7 +3,7 @@
 // backend.
 //
 // Prompt blocks are shared. A full block whose keys and values are in the cache may be published
-// under (its predecessor's serial, its 16 tokens); a later prompt that begins with the same tokens
+// under (its predecessor's serial, its tokens); a later prompt that begins with the same tokens
 // takes a reference instead of computing them again. Equality is by content, not by hash. Reuse
 // changes no result: a token's keys and values depend on the tokens before it alone.
 //

@@ -12,7 +12,7 @@ namespace assay::engine {
 
 enum class Family { kLlama, kQwen2, kQwen3 };
 
-// "llama3" RoPE scaling (models.md §1).
+// "llama3" RoPE scaling.
 struct RopeScaling {
   double factor = 1;
   double low_freq_factor = 1;

@@ -18,7 +18,7 @@ struct LinearInfo {
   int in_features = 0;
   bool has_bias = false;
 
-  // Its input is split over tensor-parallel ranks, and over virtual shards (methods.md §12).
+  // Its input is split over tensor-parallel ranks, and over virtual shards.
   bool row_parallel() const { return kind == LinearKind::kO || kind == LinearKind::kDown; }
 };
 

@@ -2,7 +2,7 @@
 // transform, then rounding. The cache holds what Apply leaves: values on the grid, in the
 // transformed basis.
 //
-//   K: queries go through TransformQuery, so that (q P^-T)(k P) = q k (methods.md §10.1).
+//   K: queries go through TransformQuery, so that (q P^-T)(k P) = q k.
 //   V: attention's output is in the transformed basis too, and o_proj's weight holds the inverse.
 //
 // The caller takes the values at spec.position: before the bias, before RoPE, or after it.

@@ -1,5 +1,5 @@
-// The quantized model as data (DESIGN.md): what the engine executes. The engine knows no methods;
-// every method of methods.md compiles to this description plus tensors, and every backend executes
+// The quantized model as data: what the engine executes. The engine knows no methods;
+// every method compiles to this description plus tensors, and every backend executes
 // it exactly.
 //
 // An artifact is a folder: the model's config.json, tokenizer files, `assay_quant.json` (this
@@ -46,8 +46,8 @@ enum class CodeType {
   kMxfp4,    // E2M1 elements, one E8M0 scale per 32
 };
 
-// What a linear's input is multiplied by before it is quantized, row-vector convention
-// (methods.md §10.1, §13). Applied to each of `num_shards` equal slices of the input separately.
+// What a linear's input is multiplied by before it is quantized, row-vector convention.
+// Applied to each of `num_shards` equal slices of the input separately.
 struct TransformSpec {
   enum class Kind { kNone, kHadamard, kKronecker, kMatrix, kHeadMix };
   Kind kind = Kind::kNone;
@@ -68,7 +68,7 @@ struct InputQuantizerSpec {
   CodeType code_type = CodeType::kNone;
   int bit_width = 16;
   bool symmetric = false;
-  float clip_ratio = 1;  // methods.md §1.4
+  float clip_ratio = 1;  // on the range, zero included; what lies outside saturates
   // Learned clipping (FlatQuant): per shard factors on max and min; empty is clip_ratio.
   std::vector<float> clip_max;
   std::vector<float> clip_min;

@@ -30,7 +30,7 @@ int Symbol(const std::vector<int>& symbols, int difference) {
   return symbols[static_cast<size_t>((difference % q + q) % q)];
 }
 
-// Order q + 1 for a prime q = 3 mod 4 (methods.md §13.2).
+// Order q + 1 for a prime q = 3 mod 4.
 BaseMatrix PaleyOne(int q) {
   const std::vector<int> symbols = LegendreSymbols(q);
   BaseMatrix matrix{.order = q + 1};
@@ -83,7 +83,7 @@ BaseMatrix Doubled(const BaseMatrix& half) {
   return matrix;
 }
 
-// In the order in which §13.1 tries them, then 148 (§13.3, the extension for 18944 = 148 * 128).
+// In the order in which the study tries them, then 148 (our extension, for 18944 = 148 * 128).
 // Orders 172, 156 and 52 of the reference's list are Williamson matrices that no supported model
 // needs; a size that they divide is not supported.
 const std::vector<BaseMatrix>& BaseMatrices() {

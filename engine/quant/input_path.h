@@ -1,5 +1,5 @@
 // What happens to the input of a linear before the product: its transform, then its rounding
-// (description.h, TransformSpec and InputQuantizerSpec; methods.md §10.1, §12, §13). Both work on
+// (description.h, TransformSpec and InputQuantizerSpec). Both work on
 // one row (one token) in place, in float32, and on each of the linear's num_shards equal slices
 // separately. A spec with everything at its default does nothing at all.
 //

@@ -1,4 +1,4 @@
-// The methods that quantize the KV cache alone: KVQuant* (methods.md §6) and QuaRot-KV (§7). They
+// The methods that quantize the KV cache alone: KVQuant* and QuaRot-KV (quantize.h). They
 // change no weight; what they make is the cache's description and, for KVQuant*, static tables.
 #pragma once
 

@@ -26,7 +26,7 @@
 namespace assay::engine {
 
 // Code columns of one scale, and scales of one row. group_size > 0 runs over the whole row whatever
-// the shards; -1 is one group per shard (methods.md §12). MXFP4: 32.
+// the shards; -1 is one group per shard. MXFP4: 32.
 int64_t GroupWidth(const LinearSpec& spec, int64_t in_features);
 int64_t NumGroups(const LinearSpec& spec, int64_t in_features);
 

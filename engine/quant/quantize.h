@@ -2,11 +2,12 @@
 //
 // bf16          nothing is quantized; the artifact is the model with an empty description
 // rtn           W-16-16, W 2..8: round to nearest, groups of group_size inputs or one per row and
-//               shard, min and max with zero included (methods.md §3, §1.4), float32 scales
+//               shard, min and max with zero included (uniform.h), float32 scales
 // kvquant_star  16-16-KV, KV 2..8: keys per channel before RoPE with static parameters from
-//               calibration, optionally before their bias; values per token and head (§6)
+//               calibration, optionally before their bias; values per token and head
 // quarot        16-16-KV, KV 2..8: Hadamard on queries and keys after RoPE, keys and values per
-//               token and head with clip ratio 0.95; values are not rotated (§7)
+//               token and head with clip ratio 0.95; values are not rotated
+// KVQuant is arXiv 2401.18079, QuaRot arXiv 2404.00456.
 //
 // The artifact depends on the request alone: equal requests give equal bytes.
 #pragma once
@@ -33,7 +34,7 @@ struct MethodSpec {
   int group_size = 0;
   bool symmetric = false;  // rtn
   bool pre_bias = false;   // kvquant_star; without effect on a model whose k_proj has no bias
-  int virtual_shards = 1;  // rtn: T of methods.md §12; 0 is 1. Matters with group_size -1 only
+  int virtual_shards = 1;  // rtn: as if run on T GPUs; 0 is 1. Matters with group_size -1 only
   // By the method's own names; quarot has k_clip_ratio and v_clip_ratio.
   std::map<std::string, std::string> parameters;
 };

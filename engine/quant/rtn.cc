@@ -11,7 +11,7 @@
 namespace assay::engine {
 namespace {
 
-constexpr float kMinWeightRange = 1e-5f;  // §1.4
+constexpr float kMinWeightRange = 1e-5f;  // as in the study
 
 void RoundGroup(std::span<const float> weights, const LinearSpec& spec, LinearCodes* codes) {
   if (spec.code_type == CodeType::kMxfp4) {

@@ -1,4 +1,4 @@
-// Round to nearest (methods.md §3): every weight to the nearest point of its group's grid, nothing
+// Round to nearest: every weight to the nearest point of its group's grid, nothing
 // else. It is also the last step of methods that transform weights first.
 #pragma once
 
@@ -16,7 +16,7 @@
 namespace assay::engine {
 
 // The codes of weight [out_features, in_features] on the grids that `spec` names (uniform, with the
-// degenerate groups of §1.4 for weights, or MXFP4), in float32. The columns are in the order of the
+// degenerate groups of weights, or MXFP4), in float32. The columns are in the order of the
 // codes: with a permutation the caller has applied it.
 LinearCodes RoundWeight(std::span<const float> weight, const LinearSpec& spec, int64_t out_features,
                         int64_t in_features);

@@ -1,4 +1,4 @@
-// The grids of methods.md §1.4 and §11 on plain float arrays: the reference that every backend is
+// The grids, uniform and MXFP4, on plain float arrays: the reference that every backend is
 // held against. Rounding is to nearest, ties to even. Float32 throughout, and plain loops without
 // branches: the CPU backend calls the functions on spans for every token.
 //
@@ -29,7 +29,7 @@ struct GridSpec {
 int MaxCode(int bit_width, bool symmetric);  // 2^(b-1)-1 or 2^b-1
 int MinCode(int bit_width, bool symmetric);  // -2^(b-1) or 0
 
-// Parameters from the values' range, zero included; degenerate groups as §1.4 says.
+// Parameters from the values' range, zero included; of zeros alone -1..1 or, symmetric, scale 1.
 GridParams ChooseParams(std::span<const float> values, const GridSpec& spec);
 GridParams ParamsOfRange(float min, float max, const GridSpec& spec);
 
@@ -48,7 +48,7 @@ void RoundToOwnGrid(std::span<float> values, const GridSpec& spec);
 void RoundToStaticGrid(std::span<float> values, const float* scales, const float* lowest,
                        const float* highest);
 
-// MXFP4 over consecutive blocks of 32 (§11); the size is a multiple of 32. The scale of a block is
+// MXFP4 over consecutive blocks of 32; the size is a multiple of 32. The scale of a block is
 // 2^Mxfp4Exponent(block), in -127..125; codes have the sign in bit 3.
 inline constexpr int kMxfp4Block = 32;
 enum class Ties { kToEven, kAwayFromZero };
@@ -58,7 +58,7 @@ uint8_t EncodeE2m1(float x, Ties ties = Ties::kToEven);
 float DecodeE2m1(uint8_t code);
 
 // In-place Walsh-Hadamard transform of order n = K * 2^m divided by sqrt(n), with H_n = H_K (x)
-// S_{2^m} of §13.1. `IsHadamardOrder` says which n exist.
+// S_{2^m}, S being Sylvester's. `IsHadamardOrder` says which n exist.
 bool IsHadamardOrder(int n);
 void HadamardTransform(std::span<float> values);
 

@@ -3,8 +3,8 @@
 // The engine owns one loaded model (plain, or an artifact with a quantization description), a paged
 // KV cache and a continuous-batching scheduler. Step() advances every running sequence by one token
 // (or a chunk of its prompt). A sequence's tokens depend on its own request alone, never on what
-// else is in the batch, on preemption, or on the number of threads (DESIGN.md, Reproducibility
-// contract): reductions have a fixed order and random draws are Philox(seed, position).
+// else is in the batch, on preemption, or on the number of threads (ARCHITECTURE.md):
+// reductions have a fixed order and random draws are Philox(seed, position).
 //
 // Not thread-safe: one thread submits and steps.
 #pragma once

@@ -1,4 +1,4 @@
-// From logits to a token id (evaluation.md §4): logits / temperature, top_k, top_p over what top_k
+// From logits to a token id: logits / temperature, top_k, top_p over what top_k
 // kept, and one draw from the renormalized rest.
 //
 // Definition, for any backend: tokens are ranked by logit (its level), ties to the lower id. top_k

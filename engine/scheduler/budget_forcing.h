@@ -1,4 +1,4 @@
-// Budget forcing (evaluation.md §14): a sequence's thinking is made longer by taking its
+// Budget forcing (s1, arXiv 2501.19393): a sequence's thinking is made longer by taking its
 // end-of-thinking delimiter back and putting "Wait" in its place, or cut at a budget by putting the
 // delimiter in. Tokens put in are part of the output and go through the model as sampled ones do.
 //

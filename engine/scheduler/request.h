@@ -11,7 +11,7 @@
 
 namespace assay::engine {
 
-// evaluation.md §14. Zero and empty: off.
+// budget_forcing.h. Zero and empty: off.
 struct BudgetForcingParams {
   int64_t max_thinking_tokens = 0;
   int num_extensions = 0;

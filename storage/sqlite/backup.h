@@ -1,5 +1,5 @@
 // An online copy of a database, made by its writer in steps, so that it goes on writing between
-// them (measured: 2.5 GB in 10.8 s, orchestration.md §4). What the writer commits meanwhile is in
+// them (measured: 2.5 GB in 10.8 s). What the writer commits meanwhile is in
 // the copy.
 #pragma once
 

@@ -1,4 +1,4 @@
-// A connection to one SQLite file, set up as orchestration.md §4 says. This folder is the only
+// A connection to one SQLite file, set up for one writer. This folder is the only
 // place that calls sqlite3_*.
 //
 // SQLite before 3.51.3 can corrupt a WAL when two connections write or checkpoint (the WAL-reset

@@ -13,7 +13,7 @@ class Transaction {
  public:
   enum class Kind {
     // BEGIN IMMEDIATE. A deferred one that writes after another commit fails at once, whatever the
-    // busy timeout (measured: SQLITE_BUSY_SNAPSHOT, orchestration.md §4).
+    // busy timeout (measured: SQLITE_BUSY_SNAPSHOT).
     kWrite,
     kRead,
   };

@@ -1,5 +1,5 @@
 // The write side of the database, for the control plane: the one thread that owns the one writing
-// connection (orchestration.md §4). A failed call or Commit() leaves the caller with Rollback() and
+// connection (sqlite/connection.h). A failed call or Commit() leaves the caller with Rollback() and
 // LoadAll(), which gives back the state of the last commit.
 //
 // Begin() ... any number of calls ... Commit(). Every method that writes needs an open transaction

@@ -3,7 +3,7 @@
 //
 // Each method reads one consistent state. Several calls see the same state while a Snapshot lives;
 // keep it short, because the WAL cannot be emptied beyond the oldest reader (measured: 324 MB after
-// one long read, orchestration.md §4).
+// one long read).
 //
 // Errors of every method: UNAVAILABLE (file gone or unreadable), DATA_LOSS (damaged), NOT_FOUND
 // where an id names nothing. Thread-compatible: one per reading thread.

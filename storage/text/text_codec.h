@@ -1,5 +1,5 @@
 // How texts are stored: zstd, level 3 (measured on chains of thought: 2.5x at 115-157 MB/s in and
-// 550 MB/s out, orchestration.md §4; level 9 gains 5 % at a third of the speed). The worker packs,
+// 550 MB/s out; level 9 gains 5 % at a third of the speed). The worker packs,
 // so the wire and the database carry the same bytes.
 //
 // Packed bytes come from outside and are hostile: a size limit holds before anything is allocated.

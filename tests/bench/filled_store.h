@@ -27,7 +27,7 @@ struct PlanShape {
 // id.
 Plan WritePlan(storage::ControlStore* store, const PlanShape& shape);
 
-// Words in random order: as pessimistic a text for zstd as orchestration.md's (2.5x).
+// Words in random order: as hard a text for zstd as chains of thought are (2.5x).
 std::string MakeText(size_t num_bytes, std::mt19937_64* random);
 
 storage::SampleRecord MakeSample(const storage::UnitId& unit, const std::string& lease_id,

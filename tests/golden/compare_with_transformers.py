@@ -5,7 +5,7 @@
 
 Models: the two of examples/ with problems of arith500, and random weights in the true shapes of the
 study's models (and of two Qwen3), cut to a few layers, with random ids. Caches: 16 bits, and per shape
-some quantized ones, simulated on top of transformers as methods.md says. ENGINE_PROBE is the program
+some quantized ones, simulated on top of transformers. ENGINE_PROBE is the program
 that tests/golden/engine_probe.cc becomes.
 
 The judge is transformers in float32. How far bf16 may be from it says transformers in bf16, run on the

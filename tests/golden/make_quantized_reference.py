@@ -3,7 +3,7 @@
     python3 make_quantized_reference.py EXAMPLES_DIR OUT_DIR [--accuracy]
 
 Writes OUT_DIR/<model>.<cell>.jsonl: for a few problems the teacher-forced log-probabilities of the
-model quantized as methods.md says, simulated in float32 on top of the unmodified transformers model
+model quantized as quantize.h says, simulated in float32 on top of the unmodified transformers model
 (weights replaced by grid values; keys and values rounded where they are written to the cache). With
 --accuracy also generates answers to the whole benchmark (temperature 0.6, top-p 0.95) and prints
 accuracy by level and mean lengths: what the demo's table must agree with.
@@ -33,7 +33,7 @@ CELLS = {
 
 
 def round_asymmetric(x, bits, clip=1.0, dim=-1):
-    """methods.md 1.4: range with zero, one scale and zero point along `dim`."""
+    """Range with zero, one scale and zero point along `dim`."""
     levels = 2**bits - 1
     high = x.amax(dim, keepdim=True).clamp(min=0) * clip
     low = x.amin(dim, keepdim=True).clamp(max=0) * clip

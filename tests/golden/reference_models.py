@@ -44,7 +44,7 @@ def kvquant(bits, pre_bias=False):
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A shape of models.md §1; num_layers and vocab_size are what is left of them here."""
+    """A model's published shape; num_layers and vocab_size are what is left of them here."""
     name: str
     family: str
     hidden_size: int
@@ -148,7 +148,7 @@ def check(model, dtype):
     return model
 
 def key_tables(model, sequences, bits, pre_bias):
-    """(scale, zero) of each channel of each layer's keys before RoPE, methods.md §6.1."""
+    """(scale, zero) of each channel of each layer's keys before RoPE, as kvquant_star has them."""
     ranges = {}
 
     def watch(index):

@@ -58,7 +58,7 @@ TEST(KvPagesTest, TokensShareNoByte) {
 }
 
 TEST(KvPagesTest, PagesOfTheStudysModelsHaveTheBytesOfTheSpecification) {
-  // engine.md §1: bytes per token and layer of the 7B model (4 KV heads, 28 layers).
+  // Bytes per token and layer of the 7B model (4 KV heads, 28 layers).
   const auto bytes_per_token = [](int bits) {
     const CacheSpec key = Uniform(bits, CacheSpec::Position::kAfterRope);
     const CacheSpec value = Uniform(bits, CacheSpec::Position::kAfterProjection);

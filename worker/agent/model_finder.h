@@ -2,7 +2,7 @@
 //
 // Plain models are found by name under the roots and must have the hash; artifacts are found by
 // their key in the store, and fetched from the coordinator when they are not there. Nothing trusts
-// a path alone (DESIGN.md, "Where things live").
+// a path alone.
 //
 // The store is a cache with a bound: artifacts beyond it are removed, the longest unused first, and
 // none that somebody here uses. One more than the bound may be there while it arrives.

@@ -1,4 +1,4 @@
-// Finding the final answer in a response (evaluation.md §6.1).
+// Finding the final answer in a response.
 //
 // Where: after the last `</think>` when anything follows it; a response that was cut or has no such
 // mark is searched whole. What: the last balanced \boxed{...} (also \fbox, and \boxed without

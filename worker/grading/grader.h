@@ -3,7 +3,7 @@
 // A response is untrusted text. Graders run in the process assay-grader, under limits, and the
 // agent kills it when it takes too long; still every grader here is linear in the response and
 // bounded in memory. A grader's version goes up when any verdict may change, so that old grades
-// stay what they were (evaluation.md §6, DESIGN.md: regrading never touches samples).
+// stay what they were: grading again never touches samples.
 #pragma once
 
 #include <absl/status/statusor.h>

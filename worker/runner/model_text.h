@@ -1,7 +1,7 @@
 // The text side of a model: prompts to ids, ids to answers.
 //
 // A prompt is the chat template's text with the generation prompt, tokenized again with special
-// tokens enabled, as the study did it (evaluation.md §3): where a tokenizer adds a BOS and the
+// tokens enabled, as the study did it: where a tokenizer adds a BOS and the
 // template writes one, there are two.
 //
 // An answer is the text of the ids without special tokens, except the marks of thinking: graders

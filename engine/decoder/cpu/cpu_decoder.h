@@ -1,4 +1,4 @@
-// The decoder's forward pass on the CPU: rows of tokens in, logits out (models.md §1).
+// The decoder's forward pass on the CPU: rows of tokens in, logits out.
 //
 //   h = embedding[token]
 //   per layer:  h += o(attention(rope(qkv(norm(h)))));  h += down(silu(gate(n)) * up(n)), n =

@@ -4,7 +4,7 @@
 // Reference: CpuDecoder::PrepareRow with CacheQuantizer (engine/quant/cache_quantizer.h). Given the
 // same bf16 projections, codes and parameters are the CPU's bit for bit, since every operation is
 // one IEEE float32 operation in the same order; values are rounded to bf16 where the CPU rounds
-// them. Queries that go through a transform are rounded to bf16 after it (methods.md §1.6), which
+// them. Queries that go through a transform are rounded to bf16 after it, which
 // the CPU does not do. A scale is stored with 16 bits of precision (kv_pages.h); its codes come
 // from the unrounded one.
 #pragma once

@@ -94,7 +94,7 @@ class Tensors {
   std::map<std::string, Matrix> tensors_;
 };
 
-// models.md §1, with its constants spelled out.
+// RoPE with llama3 scaling, its constants spelled out.
 double InverseFrequency(const ModelConfig& config, int i) {
   const double f = std::pow(config.rope_theta, -2.0 * i / config.head_dim);
   if (!config.rope_scaling) return f;

@@ -39,7 +39,7 @@ TEST(RopeTableTest, GrowingKeepsWhatWasThere) {
   EXPECT_NEAR(table.sines(4999)[0], std::sin(4999.0), 1e-6);
 }
 
-// models.md §1: short waves stay, long ones are stretched by 8, between them a blend.
+// Short waves stay, long ones are stretched by 8, between them a blend.
 TEST(RopeTableTest, Llama3ScalingStretchesLongWaves) {
   const RopeTable table(Llama31());
   const std::vector<float>& f = table.inverse_frequencies();

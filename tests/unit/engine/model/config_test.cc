@@ -164,7 +164,7 @@ TEST_F(ConfigTest, AFolderWithoutConfigIsNotFound) {
   EXPECT_THAT(LoadModelConfig(folder_.path()), IsError(absl::StatusCode::kNotFound, "config.json"));
 }
 
-// models.md §1.
+// What its publisher's config.json says.
 struct PublishedModel {
   const char* folder;
   Family family;

@@ -98,7 +98,7 @@ TEST(CacheQuantizerTest, MxfpRoundsBlocksOfAHead) {
   EXPECT_EQ(values, expected);
 }
 
-// methods.md §17, check 3: (q P^-T)(k P) = q k, for a rotation and for a learned matrix.
+// (q P^-T)(k P) = q k, for a rotation and for a learned matrix.
 TEST(CacheQuantizerTest, TransformsOfQueriesAndKeysKeepTheirProduct) {
   constexpr size_t kDim = 64;
   std::vector<float> matrix = RandomValues(kDim * kDim, 1);

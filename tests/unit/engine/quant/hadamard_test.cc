@@ -28,7 +28,7 @@ TEST(HadamardTest, ThePublishedVectorHolds) {
   EXPECT_THAT(values, ElementsAre(5, -1, -2, 0));
 }
 
-// methods.md §17, check 2, for every base order and a few of their multiples.
+// H H^T = n I, for every base order and a few of their multiples.
 TEST(HadamardTest, EveryMatrixIsOfSignsAndOrthogonal) {
   for (const int n : {1, 2, 4, 12, 20, 24, 28, 36, 40, 56, 60, 80, 108, 128, 140, 148, 216, 296}) {
     SCOPED_TRACE(n);
@@ -71,7 +71,7 @@ TEST(HadamardTest, SizesWithoutAMatrixAreNoOrders) {
   }
 }
 
-// §13.2, Paley I of order 12: first row 1, -1, ...; first column and diagonal 1.
+// Paley I of order 12: first row 1, -1, ...; first column and diagonal 1.
 TEST(HadamardTest, TheBaseOfOrderTwelveIsPaleysFirst) {
   const auto columns = Columns(12);
   const int kLegendre[] = {0, 1, -1, 1, 1, 1, -1, -1, -1, 1, -1};  // squares mod 11: 1 3 4 5 9
@@ -84,7 +84,7 @@ TEST(HadamardTest, TheBaseOfOrderTwelveIsPaleysFirst) {
   }
 }
 
-// H_n = H_K (x) S: §13.1 with K = 12, m = 1.
+// H_n = H_K (x) S with K = 12, m = 1.
 TEST(HadamardTest, AMultipleIsTheKroneckerProductWithSylvesters) {
   const auto base = Columns(12);
   const auto product = Columns(24);
@@ -96,7 +96,7 @@ TEST(HadamardTest, AMultipleIsTheKroneckerProductWithSylvesters) {
   }
 }
 
-// §13.1: weights get the same row transform, so that no transpose is needed.
+// Weights get the same row transform, so that no transpose is needed.
 TEST(HadamardTest, AProductIsKeptWhenBothSidesAreTransformed) {
   for (const int n : {128, 140, 56}) {
     std::vector<float> x = RandomValues(static_cast<size_t>(n), 2);

@@ -1,5 +1,5 @@
 // The methods that come later must need no new mechanism. Each is made by hand here on small random
-// linears, from the formulas of methods.md, and run through the description; the result must be
+// linears, from the papers' formulas, and run through the description; the result must be
 // what the formulas give when they are computed straight, in double.
 #include <cmath>
 #include <numeric>
@@ -42,7 +42,7 @@ void AddWeight(const LinearSpec& spec, const LinearCodes& codes, int64_t in,
   for (TensorToWrite& tensor : tensors) checkpoint->Add(std::move(tensor));
 }
 
-// The grid of §1.4 in double, over `values` from `at` on.
+// The grid of uniform.h in double, over `values` from `at` on.
 void RoundStraight(std::vector<double>* values, size_t at, size_t size, int bits, bool symmetric,
                    double clip_max, double clip_min) {
   double max = 0;
@@ -74,7 +74,7 @@ std::vector<double> ProjectDoubles(const std::vector<double>& x,
   return y;
 }
 
-// AWQ (§4.2): zero is not forced into the range, so z saturates when all weights share a sign.
+// AWQ: zero is not forced into the range, so z saturates when all weights share a sign.
 TEST(LaterMethodsTest, AwqsSaturatedZeroPointsAreOnlyData) {
   const LinearSpec spec = {
       .code_type = CodeType::kUniform, .bit_width = 4, .symmetric = false, .group_size = 4};
@@ -131,7 +131,7 @@ TEST(LaterMethodsTest, GptqsActOrderIsAPermutation) {
 }
 
 // SmoothQuant 8-8-8, down_proj on four shards: symmetric weights per row and shard, asymmetric
-// inputs per token and shard, no clipping (§8.2, §12).
+// inputs per token and shard, no clipping.
 TEST(LaterMethodsTest, SmoothQuantsShardsHaveTheirOwnScalesOnBothSides) {
   constexpr int kIn = 128;
   const LinearSpec spec = {.code_type = CodeType::kUniform,
@@ -162,7 +162,7 @@ Matrix Sylvester(size_t n) {
   return h;
 }
 
-// QuaRot W-A (§9), down_proj on two shards: weights are folded with the Hadamard of a shard's
+// QuaRot W-A, down_proj on two shards: weights are folded with the Hadamard of a shard's
 // order, inputs are transformed online per shard, both are rounded per shard, inputs with clip
 // ratio 0.9.
 TEST(LaterMethodsTest, QuarotsRotatedDownProjection) {
@@ -181,7 +181,7 @@ TEST(LaterMethodsTest, QuarotsRotatedDownProjection) {
   }
   const std::vector<float> x = RandomValues(kIn, 2);
 
-  // Without rounding nothing changes (§17, check 1).
+  // Without rounding nothing changes.
   LinearSpec unrounded = spec;
   unrounded.code_type = CodeType::kNone;
   unrounded.input_quantizer = {};
@@ -214,7 +214,7 @@ TEST(LaterMethodsTest, QuarotsRotatedDownProjection) {
 }
 
 // QuaRot's values and outputs at T > 1: v_proj's rows and o_proj's columns carry the same Hadamard
-// per head, so that they cancel without an online step (§9.1, step 4).
+// per head, so that they cancel without an online step.
 TEST(LaterMethodsTest, QuarotsValueRotationCancelsInTheOutputProjection) {
   constexpr size_t kHeadDim = 32;
   const std::vector<float> value = RandomValues(kHeadDim, 1);
@@ -234,7 +234,7 @@ Matrix WellConditioned(size_t n, uint32_t seed) {
   return matrix;
 }
 
-// FlatQuant (§10.2), q_proj: x' = (x * diag) P with P = P_L (x) P_R; W' = (W / diag) P^-T; learned
+// FlatQuant, q_proj: x' = (x * diag) P with P = P_L (x) P_R; W' = (W / diag) P^-T; learned
 // clipping of the input; symmetric weights per row.
 TEST(LaterMethodsTest, FlatQuantsKroneckerTransformWithLearnedClipping) {
   constexpr size_t kLeft = 6;
@@ -328,7 +328,7 @@ TEST(LaterMethodsTest, FlatQuantsHeadMixIsUndoneByTheFoldedOutputWeight) {
               Pointwise(DoubleNear(2e-3), Project(x, weight)));
 }
 
-// E2M1 and E8M0 straight from §11: the nearest of all values, ties to the even code.
+// E2M1 and E8M0 straight from their definition: the nearest of all values, ties to the even code.
 void RoundMxfp4Straight(std::vector<double>* values) {
   const double kGrid[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
   for (size_t at = 0; at < values->size(); at += 32) {

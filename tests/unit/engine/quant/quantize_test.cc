@@ -159,7 +159,7 @@ TEST_F(QuantizeTest, EqualRequestsGiveEqualBytes) {
   }
 }
 
-// methods.md §17, check 5.
+// 16 bits are no quantization.
 TEST_F(QuantizeTest, Bf16IsTheModelItself) {
   ASSERT_OK(Quantize(Request({.method = "bf16"}, "out")));
   ASSERT_OK_AND_ASSIGN(const QuantDescription description, LoadDescription(folder_ / "out"));

@@ -1,4 +1,4 @@
-// The vectors of methods.md §17, then what they leave open.
+// Vectors worked by hand, then what they leave open.
 #include "engine/quant/uniform.h"
 
 #include <cmath>
@@ -109,7 +109,7 @@ TEST(UniformTest, AGroupOfZerosStaysZero) {
       EXPECT_EQ(values, std::vector<float>(20, 0.0f));
     }
   }
-  // §1.4: range -1..1 for activations, K and V; scale 1 when symmetric.
+  // Range -1..1 for activations, K and V; scale 1 when symmetric.
   const std::vector<float> zeros(4);
   EXPECT_FLOAT_EQ(ChooseParams(zeros, {.bit_width = 4}).scale, 2.0f / 15);
   EXPECT_EQ(ChooseParams(zeros, {.bit_width = 4, .symmetric = true}).scale, 1);
@@ -151,7 +151,7 @@ TEST(UniformTest, EveryLengthRoundsAsItsElementsDo) {
       for (size_t i = 0; i < size; ++i) {
         const int code = Encode(values[i], params, 4, symmetric);
         EXPECT_EQ(rounded[i], Decode(code, params));
-        // Straight from §1.4, in the other order of rounding and clamping.
+        // Straight from the definition, in the other order of rounding and clamping.
         const float direct = std::nearbyint(values[i] / params.scale) + float(params.zero);
         EXPECT_EQ(float(code),
                   std::clamp(direct, float(MinCode(4, symmetric)), float(MaxCode(4, symmetric))));

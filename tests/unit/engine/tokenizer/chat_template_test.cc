@@ -86,7 +86,7 @@ TEST(ChatTemplateTest, PublishedCasesAreExact) {
   EXPECT_GE(num_cases, 25);
 }
 
-// models.md, section 3.1: the prompt of the study.
+// The prompt of the study.
 TEST(ChatTemplateTest, DistillPromptIsThatOfTheStudy) {
   const std::string folder = SharedPath("data/model_configs/DeepSeek-R1-Distill");
   if (folder.empty()) GTEST_SKIP() << kNoShared;

@@ -97,7 +97,7 @@ TEST(TokenizerTest, ThreadsShareATokenizer) {
   EXPECT_EQ(num_equal, (std::vector<int>{200, 200, 200, 200}));
 }
 
-// add_bos_token is a matter of tokenizer_config.json (evaluation.md, section 3: the double BOS).
+// add_bos_token is a matter of tokenizer_config.json (the study's prompts have two BOS).
 TEST(TokenizerConfigTest, BosIsAddedWhenTheConfigSaysSo) {
   const std::string json = SmallTokenizerJson().dump();
   const auto num_added = [&](const std::string& config) -> absl::StatusOr<size_t> {
