@@ -126,6 +126,7 @@ int Main(int argc, char** argv) {
       ->check(NotNegative())
       ->capture_default_str();
   app.add_option("--log-level", log_level, "trace, debug, info, warn or error")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
       ->capture_default_str();
   app.add_option("--log-format", log_format, "text, or json: an object a line")
       ->check(CLI::IsMember({"text", "json"}))
@@ -135,7 +136,9 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    fmt::print(stderr, "assay-coordinator: {}; see `assay-coordinator --help`\n", error.what());
+    return kExitUsage;
   }
   ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is a full disk, not the end
   ::signal(SIGPIPE, SIG_IGN);  // nor is a query's process that dies before it has its request

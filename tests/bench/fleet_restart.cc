@@ -40,7 +40,7 @@ void MeasureRestart(const RestartOptions& options) {
   fmt::print("database: {:.0f} MB, {} samples, {} cells queued\n",
              megabytes(static_cast<int64_t>(std::filesystem::file_size(path))), options.num_samples,
              options.num_cells);
-  CoordinatorProcess coordinator(options.dir, {"--log-level", "warning"});
+  CoordinatorProcess coordinator(options.dir, {"--log-level", "warn"});
   for (int i = 0; i < 3; ++i) {
     coordinator.Kill();
     const double seconds = coordinator.Start();

@@ -159,7 +159,7 @@ class Reporter {
 
 void MeasureSamples(const SamplesOptions& options) {
   const CoordinatorProcess coordinator(
-      options.dir, {"--max-calls-per-second", "1000000", "--log-level", "warning"});
+      options.dir, {"--max-calls-per-second", "1000000", "--log-level", "warn"});
   for (int seed = 0; seed < 16; ++seed) {
     coordinator.Submit(
         fmt::format("name: bench-{}\n"

@@ -176,7 +176,7 @@ class SyncingWorker final : public grpc::ClientBidiReactor<v1::SyncRequest, v1::
 
 void MeasureSync(const SyncOptions& options) {
   const CoordinatorProcess coordinator(
-      options.dir, {"--max-calls-per-second", "1000000", "--log-level", "warning"});
+      options.dir, {"--max-calls-per-second", "1000000", "--log-level", "warn"});
   for (int seed = 0; seed < 8; ++seed) {
     coordinator.Submit(
         fmt::format("name: bench-{}\nmodels: [{{name: tiny-qwen2-1m}}]\n"

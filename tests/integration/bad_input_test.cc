@@ -125,6 +125,8 @@ INSTANTIATE_TEST_SUITE_P(
         WrongArguments{"NoCoordinator", {"sweep", "ls"}, 69, "127.0.0.1:1"},
         WrongArguments{
             "NoDatabase", {"query", "SELECT 1", "--db", "/no/such.db"}, 66, "/no/such.db"},
+        WrongArguments{"UnknownFlagOfTheGrader", {"grade", "--nope"}, 64, "--nope"},
+        WrongArguments{"NoCases", {"grade", "/no/such.jsonl"}, 66, "/no/such.jsonl"},
         WrongArguments{"NoModel", {"generate", "/no/such/model", "hello"}, 66, "/no/such/model"},
         WrongArguments{"BadBits",
                        {"quantize", SourcePath(kTinyModel), "--method", "rtn", "--bits", "9-16-16",
@@ -178,6 +180,17 @@ INSTANTIATE_TEST_SUITE_P(
                       WrongModel{"UnknownTokenizer", "tokenizer.json",
                                  R"({"model":{"type":"Unigram","vocab":[]}})", "Unigram"}),
     [](const auto& instance) { return std::string(instance.param.name); });
+
+// A level that is none once silenced the log.
+TEST(WrongFlagTest, ACoordinatorRefusesALogLevelThatIsNone) {
+  const TemporaryDirectory directory;
+  const CommandResult result = RunProgram(
+      {BinaryPath("assay-coordinator"), "--data", directory / "data", "--log-level", "inf"});
+  EXPECT_EQ(result.exit_code, 64) << result.err;
+  EXPECT_NE(result.err.find("--log-level: inf not in {trace,"), std::string::npos) << result.err;
+  EXPECT_EQ(NumErrorLines(result.err), 1) << result.err;
+  EXPECT_FALSE(std::filesystem::exists(directory / "data"));
+}
 
 TEST(WrongDatabaseTest, AForeignFileIsRefused) {
   const TemporaryDirectory directory;

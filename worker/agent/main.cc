@@ -230,7 +230,7 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "assay-worker: " << error.what() << "\n";
+    std::cerr << "assay-worker: " << error.what() << "; see `assay-worker --help`\n";
     return kExitUsage;
   }
   if (const absl::Status id = CheckWorkerId(flags.worker_id); !id.ok()) {

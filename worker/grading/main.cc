@@ -21,7 +21,7 @@ int GradeFileOrStdin(const std::string& grader, const std::string& path) {
   if (path.empty() || path == "-") return GradeJsonLines(grader, std::cin, std::cout, std::cerr);
   std::ifstream file(path);
   if (!file) {
-    std::cerr << path << ": cannot open\n";
+    std::cerr << "assay-grader: " << path << ": cannot open\n";
     return kExitNotFound;
   }
   return GradeJsonLines(grader, file, std::cout, std::cerr);
@@ -43,7 +43,9 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "assay-grader: " << error.what() << "; see `assay-grader --help`\n";
+    return kExitUsage;
   }
   InitLogging("assay-grader");
   ::signal(SIGPIPE, SIG_IGN);

@@ -176,7 +176,7 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "assay-runner: " << error.what() << "\n";
+    std::cerr << "assay-runner: " << error.what() << "; see `assay-runner --help`\n";
     return kExitUsage;
   }
   InitLogging("assay-runner", *serve ? "info" : "error");
