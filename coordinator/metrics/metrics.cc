@@ -28,7 +28,7 @@ void AddWork(const LiveSnapshot& live, const storage::StoreTotals& store, Exposi
   int64_t num_leases = 0;
   for (const LiveWorker& worker : live.workers) num_leases += worker.num_leases;
   out->Gauge("assay_leases_open", "Leases that workers hold", Real(num_leases));
-  out->Gauge("assay_units_quarantined", "Units set aside because they failed on several workers",
+  out->Gauge("assay_units_quarantined", "Units set aside because they failed alone more than once",
              Real(store.num_quarantined));
   out->Gauge("assay_samples_stored", "Samples in the database", Real(store.num_samples));
   out->Family("assay_sweeps", Type::kGauge, "Sweeps by state");
