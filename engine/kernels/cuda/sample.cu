@@ -6,13 +6,15 @@
 //
 //   pass 1  the maximum, and with it the greedy id
 //   pass 2  a histogram of the masses over the upper 10 bits of the levels, 1/32 of temperature
-//   pass 3  the tokens of the one bin that holds the rank are listed, sorted and added up in shared
+//   pass 3  the tokens of the bin that holds the rank are listed, sorted and added up in shared
 //           memory; a bin that holds more than the list takes is split by its next digits
 //
-// Pass 3 runs once for the edge of the nucleus and once for the draw (and once more for top_k).
+// The draw's target is a share of the nucleus' mass, which its edge's rank says exactly and its
+// edge's bin nearly: pass 3 lists the tokens of both bins and finds both ranks. Where they are more
+// than the list takes, and for top_k, it runs once for each rank.
 //
-// Bound: for many rows memory and atomics of shared memory, four reads of the row, 0.6 MB each for
-// 152k tokens, the later ones mostly from L2; for few rows latency, so a cluster of thread blocks
+// Bound: for many rows memory and atomics of shared memory, three reads of the row, 0.6 MB each for
+// 152k tokens, the later ones in part from L2; for few rows latency, so a cluster of thread blocks
 // shares each. Each block has a slice (a copy of it in shared memory, where rows are fewest),
 // histograms are added through distributed shared memory, and every block sorts the whole list for
 // itself, which is sooner done than handed out. Integers: the id is the same.
@@ -154,6 +156,7 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const SampleArgs arg
   AddUpBins(shared->first, {}, shared, &bins);
 
   Rank rank = {.id = best_id, .running_mass = bins.total.mass};
+  const uint64_t word = UniformWord(params.seed, params.position);
   int turn = 0;
 #pragma unroll 1
   for (int find = kTopK; find <= kDraw; ++find) {
@@ -163,10 +166,12 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const SampleArgs arg
       if (!counts || bins.total.count <= target) continue;
     } else if (find == kNucleus) {
       if (!(params.top_p < 1)) continue;
-      const uint64_t wanted = NucleusMass(params.top_p, rank.running_mass);
-      target = wanted == 0 ? 0 : wanted - 1;
+      const uint64_t mass = NucleusMass(params.top_p, rank.running_mass);
+      const uint64_t wanted = mass > 0 ? mass : 1;
+      if (DrawFromNucleus(row, bins, wanted, word, cluster, &turn, &rank.id)) break;
+      target = wanted - 1;
     } else {
-      target = __umul64hi(UniformWord(params.seed, params.position), rank.running_mass);
+      target = __umul64hi(word, rank.running_mass);
     }
     rank = FindRank(row, bins, find == kTopK, target, cluster, &turn);
   }

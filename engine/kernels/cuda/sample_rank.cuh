@@ -1,5 +1,6 @@
 // The token at a rank of a row: the first at which a running sum of masses, or of tokens, exceeds a
-// target, in the order of (level, id). Found by digits of the level (sample.cu).
+// target, in the order of (level, id). Found by digits of the level (sample.cu). The nucleus' edge
+// and the draw from it are two ranks that one look at the row finds.
 #pragma once
 
 #include "engine/kernels/cuda/sample_row.cuh"
@@ -31,6 +32,13 @@ __device__ inline Running ScanThreads(Running value, SharedState* shared, Runnin
   return {before.mass + inclusive.mass - value.mass, before.count + inclusive.count - value.count};
 }
 
+// An item among others, and the sums around it.
+struct Item {
+  uint32_t index;
+  Running before;
+  Running through;  // and with it
+};
+
 // Consecutive items, kPerThread a thread, and the sums around them.
 template <int kPerThread>
 struct Items {
@@ -46,9 +54,8 @@ struct Items {
     total = before_all + total;
   }
 
-  // The first at which the running sum exceeds target, which total does. The answer is in
-  // shared->item*: its index and the sums around it.
-  __device__ void FindFirst(bool by_count, uint64_t target, SharedState* shared) const {
+  // The first at which the running sum exceeds target, which total does; in all threads.
+  __device__ Item FindFirst(bool by_count, uint64_t target, SharedState* shared) const {
     __syncthreads();  // the last answer has been read
     Running running = before;
 #pragma unroll
@@ -63,6 +70,7 @@ struct Items {
       running = through;
     }
     __syncthreads();
+    return {shared->item, shared->item_before, shared->item_through};
   }
 };
 
@@ -135,33 +143,60 @@ __device__ Found CountFound(const Cluster<kBlocks>& cluster, int turn, int block
           static_cast<int>(__reduce_add_sync(kAllLanes, found))};
 }
 
-// What all blocks found, into this block's list: a warp copies what `block` found.
-template <int kBlocks>
-__device__ void CollectList(const Cluster<kBlocks>& cluster, int turn, int block,
-                            const Found& found) {
-  const SharedState* const from = cluster.shared_of(block);
-  const int step = kBlocks == 1 ? kThreads : 32;
-  for (int i = threadIdx.x % step; i < found.own; i += step) {
-    cluster.own->list[found.before + i] = from->found[turn][i];
+// The tokens of all blocks' slices whose level is `wanted`, into this block's list, ascending. How
+// many they are; of more than the list takes, it has none.
+template <int kBlocks, typename Wanted>
+__device__ int ListTokens(const Row& row, const Cluster<kBlocks>& cluster, int* turn,
+                          const Wanted& wanted) {
+  SharedState* const shared = cluster.own;
+  // The list that was not read last: who reads it has passed the cluster's barrier since.
+  *turn ^= 1;
+  uint64_t* const found = shared->found[*turn];
+  uint32_t* const num_found = &shared->num_found[*turn];
+  if (threadIdx.x == 0) *num_found = 0;
+  __syncthreads();
+  row.ForEach([&](int id, float logit) {
+    const uint32_t level = row.Level(logit);
+    if (!wanted(level)) return;
+    const uint32_t place = atomicAdd(num_found, 1u);
+    if (place < kListSize) found[place] = uint64_t{level} << 32 | static_cast<uint32_t>(id);
+  });
+  cluster.Sync();
+
+  static_assert(kBlocks <= kWarps);
+  const int block = static_cast<int>(threadIdx.x) / 32 % kBlocks;  // which this warp copies
+  const Found counts = CountFound(cluster, *turn, block);
+  if (counts.all > kListSize) return counts.all;
+  if (kBlocks == 1 || threadIdx.x / 32 < kBlocks) {
+    const SharedState* const from = cluster.shared_of(block);
+    const int step = kBlocks == 1 ? kThreads : 32;
+    for (int i = threadIdx.x % step; i < counts.own; i += step) {
+      shared->list[counts.before + i] = from->found[*turn][i];
+    }
   }
+  __syncthreads();
+  SortList(counts.all, shared);
+  return counts.all;
 }
 
-// The rank among the `n` tokens of the list.
-__device__ inline Rank FindInList(const Row& row, int n, Running before, bool by_count,
-                                  uint64_t target, SharedState* shared) {
-  SortList(n, shared);
-  Items<kItemsPerThread> items;
+__device__ inline uint32_t LevelAt(const SharedState& shared, int place) {
+  return static_cast<uint32_t>(shared.list[place] >> 32);
+}
+__device__ inline int32_t IdAt(const SharedState& shared, int place) {
+  return static_cast<int32_t>(static_cast<uint32_t>(shared.list[place]));
+}
+
+// The first `n` of the list, without what comes before them.
+using ListItems = Items<kItemsPerThread>;
+
+__device__ inline ListItems ListedItems(const Row& row, int n, const SharedState& shared) {
+  ListItems items;
 #pragma unroll
   for (int i = 0; i < kItemsPerThread; ++i) {
     const int place = threadIdx.x * kItemsPerThread + i;
-    if (place >= n) continue;
-    const int32_t id = static_cast<int32_t>(static_cast<uint32_t>(shared->list[place]));
-    items.each[i] = {row.Mass(row.logits[id]), 1};
+    if (place < n) items.each[i] = {row.Mass(row.logits[IdAt(shared, place)]), 1};
   }
-  items.AddUp(before, shared);
-  items.FindFirst(by_count, target, shared);
-  return {static_cast<int32_t>(static_cast<uint32_t>(shared->list[shared->item])),
-          shared->item_through.mass};
+  return items;
 }
 
 // All tokens of `level`, more than the list takes: they rank by id, so they are added up in tiles.
@@ -176,8 +211,8 @@ __device__ inline Rank FindAmongEquals(const Row& row, uint32_t level, Running b
     }
     items.AddUp(before, shared);
     if (items.total.by(by_count) > target) {
-      items.FindFirst(by_count, target, shared);
-      return {static_cast<int32_t>(tile + shared->item), shared->item_through.mass};
+      const Item item = items.FindFirst(by_count, target, shared);
+      return {static_cast<int32_t>(tile + item.index), item.through.mass};
     }
     before = items.total;
   }
@@ -190,34 +225,21 @@ template <int kBlocks>
 __device__ Rank FindRank(const Row& row, const Bins& bins, bool by_count, uint64_t target,
                          const Cluster<kBlocks>& cluster, int* turn) {
   SharedState* const shared = cluster.own;
-  bins.FindFirst(by_count, target, shared);
+  Item bin = bins.FindFirst(by_count, target, shared);
   int shift = kFirstShift;
-  uint32_t prefix = shared->item;
-  Running before = shared->item_before;
+  uint32_t prefix = bin.index;
 #pragma unroll 1
   while (true) {
-    // The list that was not read last: who reads it has passed the cluster's barrier since.
-    *turn ^= 1;
-    uint64_t* const found = shared->found[*turn];
-    uint32_t* const num_found = &shared->num_found[*turn];
-    if (threadIdx.x == 0) *num_found = 0;
-    __syncthreads();
-    row.ForEach([&](int id, float logit) {
-      const uint32_t level = row.Level(logit);
-      if (level >> shift != prefix || level == kLastLevel) return;
-      const uint32_t place = atomicAdd(num_found, 1u);
-      if (place < kListSize) found[place] = uint64_t{level} << 32 | static_cast<uint32_t>(id);
+    const int n = ListTokens(row, cluster, turn, [&](uint32_t level) {
+      return level >> shift == prefix && level != kLastLevel;
     });
-    cluster.Sync();
-    static_assert(kBlocks <= kWarps);
-    const int block = static_cast<int>(threadIdx.x) / 32 % kBlocks;  // which this warp copies
-    const Found counts = CountFound(cluster, *turn, block);
-    if (counts.all <= kListSize) {
-      if (kBlocks == 1 || threadIdx.x / 32 < kBlocks) CollectList(cluster, *turn, block, counts);
-      __syncthreads();
-      return FindInList(row, counts.all, before, by_count, target, shared);
+    if (n <= kListSize) {
+      ListItems items = ListedItems(row, n, *shared);
+      items.AddUp(bin.before, shared);
+      const Item item = items.FindFirst(by_count, target, shared);
+      return {IdAt(*shared, static_cast<int>(item.index)), item.through.mass};
     }
-    if (shift == 0) return FindAmongEquals(row, prefix, before, by_count, target, shared);
+    if (shift == 0) return FindAmongEquals(row, prefix, bin.before, by_count, target, shared);
 
     // Too many: by the next digit. The last one repeats bits of the prefix, which does no harm:
     // they are the same in all.
@@ -232,12 +254,48 @@ __device__ Rank FindRank(const Row& row, const Bins& bins, bool by_count, uint64
     });
     cluster.AddUp(&SharedState::second);
     Bins next;
-    AddUpBins(shared->second, before, shared, &next);
-    next.FindFirst(by_count, target, shared);
-    prefix = prefix << (shift - next_shift) | shared->item;
-    before = shared->item_before;
+    AddUpBins(shared->second, bin.before, shared, &next);
+    bin = next.FindFirst(by_count, target, shared);
+    prefix = prefix << (shift - next_shift) | bin.index;
     shift = next_shift;
   }
+}
+
+// The draw from the nucleus, the first ranks that hold `wanted` of mass, at least 1; in all threads
+// of all blocks. How much they hold is known when the rank at their edge is, but bounded by the
+// sums around its bin, and with it the bins that the draw may fall in. False where the tokens of
+// them all are more than the list takes.
+template <int kBlocks>
+__device__ bool DrawFromNucleus(const Row& row, const Bins& bins, uint64_t wanted, uint64_t word,
+                                const Cluster<kBlocks>& cluster, int* turn, int32_t* id) {
+  SharedState* const shared = cluster.own;
+  const Item edge = bins.FindFirst(false, wanted - 1, shared);
+  const Item first = bins.FindFirst(false, __umul64hi(word, wanted), shared);
+  const Item last = bins.FindFirst(false, __umul64hi(word, edge.through.mass), shared);
+  const int n = ListTokens(row, cluster, turn, [&](uint32_t level) {
+    const uint32_t bin = level >> kFirstShift;
+    return (bin >= first.index && bin <= last.index) || bin == edge.index;
+  });
+  if (n > kListSize) return false;
+
+  ListItems items = ListedItems(row, n, *shared);
+  // What lies between the last bin of the draw and the edge's is added where the edge's begins.
+  const auto is_edge = [&](int place) {
+    return LevelAt(*shared, place) >> kFirstShift == edge.index;
+  };
+#pragma unroll
+  for (int i = 0; i < kItemsPerThread; ++i) {
+    const int place = threadIdx.x * kItemsPerThread + i;
+    if (last.index == edge.index || place == 0 || place >= n) continue;
+    if (is_edge(place) && !is_edge(place - 1)) {
+      items.each[i].mass += edge.before.mass - last.through.mass;
+    }
+  }
+  items.AddUp(first.before, shared);
+  const uint64_t mass = items.FindFirst(false, wanted - 1, shared).through.mass;
+  const Item drawn = items.FindFirst(false, __umul64hi(word, mass), shared);
+  *id = IdAt(*shared, static_cast<int>(drawn.index));
+  return true;
 }
 
 }  // namespace assay::engine::cuda::sampling
