@@ -195,9 +195,8 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
   __syncthreads();
 
   const int64_t num_items = int64_t{*p.buffers.num_items} * p.cache.num_kv_heads;
-  const int64_t stride = gridDim.x;
-  WarpItem item = LoadItem(p, blockIdx.x, num_items, lane);
-  WarpItem next = LoadItem(p, blockIdx.x + stride, num_items, lane);
+  WarpItem item = LoadItem(p, ItemOfTurn(0), num_items, lane);
+  WarpItem next = LoadItem(p, ItemOfTurn(1), num_items, lane);
   LoadBlocks(p, lane, &item);
   int num_tiles = NumTiles<T>(item.num_tokens(), warp);
   int num_issued = 0;  // tiles of `item` on their way or here
@@ -227,9 +226,9 @@ __global__ void __launch_bounds__(kThreads, (DecodeTile<kCodes, kRotates>::kBloc
   int box = 0;
   uint32_t box_parity = 1;  // of the phase that must have ended: none for the first round
 
-  for (int64_t index = blockIdx.x; index < num_items; index += stride) {
-    // What the next rounds need is asked for now.
-    const WarpItem after_next = LoadItem(p, index + 2 * stride, num_items, lane);
+  for (int turn = 0; ItemOfTurn(turn) < num_items; ++turn) {
+    // What the next turns need is asked for now.
+    const WarpItem after_next = LoadItem(p, ItemOfTurn(turn + 2), num_items, lane);
     LoadBlocks(p, lane, &next);
     uint32_t next_query[kPairs];
     LoadQuery<kCodes>(p, next, group, lane, next_query);

@@ -81,7 +81,7 @@ constexpr int kEndsRow = 0x200;  // its last token is the row's own
 // What the kernels need of a workspace.
 struct DecodeBuffers {
   int32_t* num_items;
-  DecodeItem* items;  // first chunks of all rows, then second ones, ...
+  DecodeItem* items;  // full chunks, then shorter and shorter ones (plan.cu)
   bool splits;        // rows, where IsSplit
   int max_chunks;
   // Sums of parts, and of chunks of rows with several; a row has slots_per_row of them, one for

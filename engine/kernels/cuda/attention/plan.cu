@@ -46,6 +46,19 @@ __device__ int PagesOfRow(const StepRows& rows, int row) {
   return PagesOf(max(rows.positions[row] + 1, 0));
 }
 
+// A row's last chunk, and its tokens: none in a row without a context.
+struct LastChunk {
+  int chunk;
+  int len;
+};
+
+__device__ LastChunk LastChunkOfRow(const StepRows& rows, const DecodeBuffers& buffers, int row) {
+  const int num_pages = PagesOfRow(rows, row);
+  if (num_pages == 0) return {0, 0};
+  const int chunk = min(NumChunks(num_pages), buffers.max_chunks) - 1;
+  return {chunk, rows.positions[row] + 1 - chunk * ChunkPages(num_pages) * kKvPageTokens};
+}
+
 // A row's items, at(i) being the index of its i-th; by the threads of a block.
 template <typename Index>
 __device__ void PutItems(const StepRows& rows, const DecodeBuffers& buffers, int row,
@@ -92,26 +105,33 @@ __global__ void __launch_bounds__(kPlanThreads)
   PutItems(rows, buffers, row, [&](int i) { return before + i; });
 }
 
-// A block per row. Item (row, chunk) stands behind all items of earlier chunks and behind this
-// chunk's of the rows before: the full chunks come first, and blocks of a cache that were filled at
-// the same time are read at the same time.
+// A block per row. Chunks that others of their row follow are full and come first, the rows' first
+// ones, then the second ones, so that blocks of a cache that were filled at the same time are read
+// at the same time. The rows' last chunks come behind them, the longest first: what the decode
+// kernel's blocks take in turns (ItemOfTurn) keeps them all busy to the end.
 __global__ void __launch_bounds__(kPlanThreads)
     PlanKernel(const StepRows rows, const DecodeBuffers buffers) {
-  __shared__ int all[kMostChunks + 1];     // how many rows have so many chunks
+  __shared__ int all[kMostChunks + 1];     // rows with so many full chunks and more
   __shared__ int before[kMostChunks + 1];  // of the rows before this one
+  __shared__ int num_last;                 // last chunks
+  __shared__ int num_longer;               // of them, before this row's
   LetNextKernelStart();
   WaitForKernelsBefore();
   const int row = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
   for (int n = thread; n <= buffers.max_chunks; n += kPlanThreads) all[n] = before[n] = 0;
+  if (thread == 0) num_last = num_longer = 0;
   __syncthreads();
+  const int own_last_len = LastChunkOfRow(rows, buffers, row).len;
   for (int r = thread; r < rows.num_rows; r += kPlanThreads) {
-    const int n = min(NumChunks(PagesOfRow(rows, r)), buffers.max_chunks);
-    atomicAdd(&all[n], 1);
-    if (r < row) atomicAdd(&before[n], 1);
+    const LastChunk last = LastChunkOfRow(rows, buffers, r);
+    if (last.len == 0) continue;
+    atomicAdd(&num_last, 1);
+    atomicAdd(&all[last.chunk], 1);
+    if (r < row) atomicAdd(&before[last.chunk], 1);
+    if (last.len > own_last_len || (last.len == own_last_len && r < row)) atomicAdd(&num_longer, 1);
   }
   __syncthreads();
-  // Rows with more than n chunks, for every n.
   if (thread == 0) {
     for (int n = buffers.max_chunks - 1; n > 0; --n) {
       all[n] += all[n + 1];
@@ -120,15 +140,16 @@ __global__ void __launch_bounds__(kPlanThreads)
   }
   __syncthreads();
 
-  if (row == 0 && thread == 0) {
+  const auto num_full_before = [&](int chunk) {
     int num_items = 0;
-    for (int n = 1; n <= buffers.max_chunks; ++n) num_items += all[n];
-    *buffers.num_items = num_items;
-  }
+    for (int n = 1; n <= chunk; ++n) num_items += all[n];
+    return num_items;
+  };
+  const int num_full = num_full_before(buffers.max_chunks);
+  if (row == 0 && thread == 0) *buffers.num_items = num_full + num_last;
+  const int last_chunk = LastChunkOfRow(rows, buffers, row).chunk;
   PutItems(rows, buffers, row, [&](int chunk) {
-    int index = before[chunk + 1];
-    for (int n = 1; n <= chunk; ++n) index += all[n];
-    return index;
+    return chunk == last_chunk ? num_full + num_longer : num_full_before(chunk) + before[chunk + 1];
   });
 }
 
