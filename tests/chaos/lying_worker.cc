@@ -28,6 +28,7 @@ using Outcome = v1::ReportSamplesResponse::Outcome;
 
 constexpr char kName[] = "liar";
 constexpr absl::Duration kPatience = absl::Minutes(1);
+constexpr absl::Duration kOthersPatience = absl::Seconds(2);
 
 // A unit as the database knows it, more than any worker does.
 struct KnownUnit {
@@ -95,7 +96,6 @@ class Liar {
     LieAboutJobs();
     // Hello, and then silence after the last lie: its lease is not given back.
     if (const std::optional<v1::Grant> grant = TakeALease(); grant && grant->units_size() > 0) {
-      lies_.held_a_lease = true;
       const v1::Unit& unit = grant->units(0);
       const KnownUnit own = {unit.key(), unit.epoch(), grant->lease_id(), unit.seed()};
       LieAboutOwnUnit(own);
@@ -292,8 +292,15 @@ class Liar {
   }
 
   void LieAboutOthers(const KnownUnit& own) {
-    const auto leased = FindUnit(
-        system_->database(), "u.state = 2 AND l.worker_id <> 'liar' AND l.ended_time_us IS NULL");
+    // Others are between two leases, or there is nothing left for them.
+    std::optional<KnownUnit> leased;
+    lies_.told_all = testing::WaitUntil(
+        [&] {
+          leased = FindUnit(system_->database(),
+                            "u.state = 2 AND l.worker_id <> 'liar' AND l.ended_time_us IS NULL");
+          return leased.has_value();
+        },
+        kOthersPatience);
     if (leased) {
       MustRefuse("another worker's lease", WrongAnswer(*leased));
       KnownUnit under_own = *leased;

@@ -21,7 +21,7 @@ inline constexpr char kLiarsFailure[] = "the liar says that this unit is poison"
 struct Lies {
   std::map<std::string, int> refused;  // by what the lie was
   std::vector<std::string> believed;   // those that were not refused as they must be
-  bool held_a_lease = false;           // without one the best lies could not be told
+  bool told_all = false;               // some need a lease of its own and one of another worker
 };
 
 // One visit, from Hello to the report under a lease that it lost long ago: some seconds. Every
