@@ -369,11 +369,12 @@ absl::Status CudaRank::Forward(std::span<const int32_t> ids, std::span<float> lo
   std::iota(block_table.begin(), block_table.end(), 0);
   inputs_.SetBlockTable(0, block_table);
 
-  const StepInputs::View& inputs = inputs_.host();
   const int max_rows = decoder_->limits().max_rows;
   const int max_sampled = decoder_->limits().max_sampled;
   for (int64_t begin = 0; begin < num_tokens; begin += max_rows) {
     const int rows = static_cast<int>(std::min<int64_t>(max_rows, num_tokens - begin));
+    ASSAY_RETURN_IF_ERROR(inputs_.Turn());
+    const StepInputs::View& inputs = inputs_.host();
     for (int row = 0; row < rows; ++row) {
       inputs.ids[row] = ids[static_cast<size_t>(begin + row)];
       inputs.positions[row] = static_cast<int32_t>(begin + row);
@@ -392,8 +393,9 @@ absl::Status CudaRank::Forward(std::span<const int32_t> ids, std::span<float> lo
     ASSAY_RETURN_IF_ERROR(decoder_->Run(step, stream));
     for (int first = 0; first < rows; first += max_sampled) {
       const int count = std::min(max_sampled, rows - first);
-      std::iota(inputs.sampled_rows, inputs.sampled_rows + count, first);
-      ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
+      ASSAY_RETURN_IF_ERROR(inputs_.Turn());
+      int32_t* const sampled_rows = inputs_.host().sampled_rows;
+      std::iota(sampled_rows, sampled_rows + count, first);
       ASSAY_RETURN_IF_ERROR(inputs_.Upload(stream));
       ASSAY_RETURN_IF_ERROR(decoder_->ComputeLogits(inputs_.device().sampled_rows, count, stream));
       if (logits.empty()) continue;
