@@ -107,9 +107,7 @@ absl::Status CudaDecoder::Allocate() {
   ASSAY_ASSIGN_OR_RETURN(decode_workspace_,
                          DecodeWorkspace::Make(WorkspaceLimits(config, limits_)));
   // Padding rows are multiplied like others: whatever they hold must be numbers.
-  ASSAY_RETURN_IF_CUDA_ERROR(
-      cudaMemset(attended_.data(), 0, static_cast<size_t>(attended_.bytes())));
-  return absl::OkStatus();
+  return SetBytes(attended_.data(), 0, attended_.bytes());
 }
 
 absl::Status CudaDecoder::MakeLinears(cudaStream_t stream) {

@@ -54,7 +54,7 @@ absl::StatusOr<StepInputs> StepInputs::Make(const Limits& limits) {
     inputs.host_[side] = ViewOf(limits, inputs.pinned_[side].data(), &size);
   }
   ASSAY_ASSIGN_OR_RETURN(inputs.memory_, DeviceBuffer<std::byte>::Allocate(size));
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(inputs.memory_.data(), 0, static_cast<size_t>(size)));
+  ASSAY_RETURN_IF_ERROR(SetBytes(inputs.memory_.data(), 0, inputs.memory_.bytes()));
   inputs.device_ = ViewOf(limits, inputs.memory_.data(), &size);
   inputs.block_tables_.resize(static_cast<size_t>(limits.max_sequences) *
                               static_cast<size_t>(limits.table_stride));

@@ -46,6 +46,11 @@ absl::StatusOr<DeviceProperties> UseDevice(int ordinal) {
   return properties;
 }
 
+absl::Status SetBytes(void* data, int value, int64_t size) {
+  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(data, value, static_cast<size_t>(size)));
+  return CudaStatus(cudaStreamSynchronize(cudaStreamLegacy), "cudaMemset");
+}
+
 absl::StatusOr<Stream> MakeStream() {
   cudaStream_t stream = nullptr;
   ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));

@@ -81,6 +81,10 @@ absl::Status BeginCapture(cudaStream_t stream);
 absl::StatusOr<Graph> EndCapture(cudaStream_t stream, const absl::Status& body);
 }  // namespace internal
 
+// Sets memory of this thread's device and waits for it: the streams above are not ordered behind
+// the default one.
+absl::Status SetBytes(void* data, int value, int64_t size);
+
 // `size` elements in device memory, uninitialized.
 template <typename T>
 class DeviceBuffer {

@@ -93,8 +93,7 @@ class NcclRank final : public NcclCommunicator {
     received_ = bytes;
     bytes = NcclCommunicatorBytes(size(), window_bytes);
     ASSAY_ASSIGN_OR_RETURN(memory_, DeviceBuffer<std::byte>::Allocate(bytes));
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(memory_.data(), 0, static_cast<size_t>(bytes)));
-    return CudaStatus(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    return SetBytes(memory_.data(), 0, bytes);
   }
 
   int rank() const override { return rank_; }

@@ -167,10 +167,9 @@ absl::StatusOr<Communicators> MakePeerCommunicators(std::span<const int> devices
     ASSAY_ASSIGN_OR_RETURN(auto memory, DeviceBuffer<std::byte>::Allocate(group->layout.bytes));
     const int64_t first_inbox = group->layout.first_inbox;
     static_assert(PeerInbox::kNotArrived == 0xFFFFFFFF);  // so that bytes can be set
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(memory.data(), 0, static_cast<size_t>(first_inbox)));
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaMemset(memory.data() + first_inbox, 0xFF,
-                                          static_cast<size_t>(memory.bytes() - first_inbox)));
-    ASSAY_RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
+    ASSAY_RETURN_IF_ERROR(SetBytes(memory.data(), 0, first_inbox));
+    ASSAY_RETURN_IF_ERROR(
+        SetBytes(memory.data() + first_inbox, 0xFF, memory.bytes() - first_inbox));
     group->memory.push_back(std::move(memory));
   }
   Communicators communicators;
