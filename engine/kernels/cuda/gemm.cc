@@ -184,26 +184,40 @@ class GemmChooser {
     return absl::OkStatus();
   }
 
-  // The hashes of what the candidate makes of the first rows, `rows` at a time.
+  // The hashes of what the candidate makes of the first rows, `rows` at a time; none when it does
+  // not make the same of fewer at a time, for which it also runs.
   absl::Status Probe(int rows, Candidate* candidate) {
     const int64_t wanted = std::min<int64_t>(
         num_rows_, std::max<int64_t>(rows, kComparedResults / shape_.out_features));
     const int compared = static_cast<int>(wanted / rows * rows);
     for (int row = 0; row < compared; row += rows) {
-      const absl::Status ran =
-          Multiply(lt_, shape_, candidate->algorithm, x_.data() + row * shape_.in_features,
-                   weights_[0], bias_.data(), y_.data() + row * row_bytes(), rows, stream_);
-      if (!ran.ok()) return absl::OkStatus();  // proposed, but refused: no candidate
+      if (!MultiplyFrom(row, rows, candidate->algorithm).ok()) return absl::OkStatus();  // refused
     }
+    ASSAY_ASSIGN_OR_RETURN(std::vector<uint64_t> hashes, HashesOfResults(compared));
+    const int fewer = rows - rows / 8 - 1;
+    if (fewer > 0) {
+      if (!MultiplyFrom(0, fewer, candidate->algorithm).ok()) return absl::OkStatus();
+      ASSAY_ASSIGN_OR_RETURN(const std::vector<uint64_t> of_fewer, HashesOfResults(fewer));
+      if (!Agree(of_fewer, hashes)) return absl::OkStatus();
+    }
+    candidate->hashes = std::move(hashes);
+    return absl::OkStatus();
+  }
+
+  absl::Status MultiplyFrom(int row, int rows, const cublasLtMatmulAlgo_t& algorithm) const {
+    return Multiply(lt_, shape_, algorithm, x_.data() + row * shape_.in_features, weights_[0],
+                    bias_.data(), y_.data() + row * row_bytes(), rows, stream_);
+  }
+  absl::StatusOr<std::vector<uint64_t>> HashesOfResults(int num_rows) const {
     ASSAY_RETURN_IF_ERROR(HashRows({.matrix = y_.data(),
                                     .hashes = hashes_.data(),
-                                    .num_rows = compared,
+                                    .num_rows = num_rows,
                                     .row_bytes = row_bytes()},
                                    stream_));
-    candidate->hashes.resize(static_cast<size_t>(compared));
-    ASSAY_RETURN_IF_ERROR(hashes_.CopyTo(std::span(candidate->hashes), stream_));
+    std::vector<uint64_t> hashes(static_cast<size_t>(num_rows));
+    ASSAY_RETURN_IF_ERROR(hashes_.CopyTo(std::span(hashes), stream_));
     ASSAY_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
-    return absl::OkStatus();
+    return hashes;
   }
 
   // Same results on all rows that both were run on.
