@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct EngineCase {
 
   bool quantizes() const { return description.quantizes_anything() || !static_keys.empty(); }
 };
+
+inline void PrintTo(const EngineCase& engine_case, std::ostream* out) { *out << engine_case.name; }
 
 // head_dim 128 is the fast kernels'; the others take the plain ones.
 ModelConfig EngineCaseConfig(Family family, int head_dim, int num_heads, int num_kv_heads);
