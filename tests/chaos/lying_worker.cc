@@ -24,7 +24,6 @@ namespace {
 using storage::sqlite::Connection;
 using storage::sqlite::Row;
 using storage::sqlite::Statement;
-using Outcome = v1::ReportSamplesResponse::Outcome;
 
 constexpr char kName[] = "liar";
 constexpr absl::Duration kPatience = absl::Minutes(1);
@@ -148,13 +147,30 @@ class Liar {
   void MustFence(const std::string& lie, const v1::Sample& sample) {
     v1::ReportSamplesResponse response;
     const grpc::Status status = Report(RequestOf(sample), &response);
-    const bool refused = status.ok() && response.outcomes_size() == 1 &&
-                         (response.outcomes(0) == v1::ReportSamplesResponse::OUTCOME_FENCED ||
-                          response.outcomes(0) == v1::ReportSamplesResponse::OUTCOME_DUPLICATE);
-    Note(lie, refused,
-         status.ok() ? v1::ReportSamplesResponse::Outcome_Name(
-                           response.outcomes_size() == 1 ? response.outcomes(0) : Outcome())
-                     : Describe(status));
+    Note(lie, IsFenced(status, response), Describe(status, response));
+  }
+  // The call must be refused as long as the lease runs; when it has just ended, what comes under it
+  // is late, and not stored.
+  void MustRefuseWhileLeased(const std::string& lie, const KnownUnit& leased) {
+    v1::ReportSamplesResponse response;
+    const grpc::Status status = Report(RequestOf(WrongAnswer(leased)), &response);
+    const std::string running =
+        fmt::format("SELECT count(*) FROM lease WHERE public_id = '{}' AND ended_time_us IS NULL",
+                    leased.lease_id);
+    Note(lie,
+         status.error_code() == grpc::StatusCode::INVALID_ARGUMENT ||
+             (IsFenced(status, response) && system_->QueryInteger(running) == 0),
+         Describe(status, response));
+  }
+  static bool IsFenced(const grpc::Status& status, const v1::ReportSamplesResponse& response) {
+    return status.ok() && response.outcomes_size() == 1 &&
+           (response.outcomes(0) == v1::ReportSamplesResponse::OUTCOME_FENCED ||
+            response.outcomes(0) == v1::ReportSamplesResponse::OUTCOME_DUPLICATE);
+  }
+  static std::string Describe(const grpc::Status& status,
+                              const v1::ReportSamplesResponse& response) {
+    if (!status.ok() || response.outcomes_size() != 1) return Describe(status);
+    return v1::ReportSamplesResponse::Outcome_Name(response.outcomes(0));
   }
 
   static v1::SyncRequest HelloOf(const std::string& worker_id, const std::string& incarnation) {
@@ -302,7 +318,7 @@ class Liar {
         },
         kOthersPatience);
     if (leased) {
-      MustRefuse("another worker's lease", WrongAnswer(*leased));
+      MustRefuseWhileLeased("another worker's lease", *leased);
       KnownUnit under_own = *leased;
       under_own.lease_id = own.lease_id;
       MustFence("another worker's unit", WrongAnswer(under_own));
