@@ -350,9 +350,7 @@ absl::Status CudaRank::PrepareForward(int64_t num_tokens) {
   ASSAY_RETURN_IF_ERROR(memory.status());
   forward_cache_memory_ = *std::move(memory);
   forward_cache_.base = forward_cache_memory_.data();
-  ASSAY_RETURN_IF_CUDA_ERROR(cudaMemsetAsync(
-      forward_cache_.base, 0, static_cast<size_t>(forward_cache_memory_.bytes()), stream_.get()));
-  return CudaStatus(cudaStreamSynchronize(stream_.get()), "the clearing of a cache");
+  return SetBytes(forward_cache_.base, 0, forward_cache_memory_.bytes());
 }
 
 absl::Status CudaRank::EndForward() {

@@ -80,8 +80,8 @@ absl::Status Multiply(cublasLtHandle_t lt, const GemmShape& shape,
 // than for 192.
 constexpr int kRowBuckets[] = {8,   16,  32,  64,  80,  96,  112, 128, 160,  192,  224,
                                256, 288, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048};
-// The fastest of eight takes 0.2 % less than that of four, and loading their kernels twice the time
-// (docs/benchmarks.md).
+// The fastest of eight takes 0.2 % less than that of four, and a model is loaded 0.9 s later for
+// their kernels (docs/benchmarks.md).
 constexpr int kMostCandidates = 4;
 // Results that are compared: kernels that add in other orders differ in float32's last bits, which
 // shows in about one of 10,000 results after rounding to bf16.

@@ -65,8 +65,8 @@ struct WarpItem {
   __device__ int block(int page) const { return __shfl_sync(kAllLanes, lane_block, page); }
 };
 
-// The item that a block takes in its turn: there and back over the blocks. Items are ordered by
-// their length, the longest first, and so the blocks get about as many tokens each.
+// The item that a block takes in its turn: there and back over the blocks. Full chunks come first,
+// then shorter and shorter ones, and so the blocks get about as many tokens each.
 inline __device__ int64_t ItemOfTurn(int turn) {
   const int64_t block = turn % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x;
   return int64_t{turn} * gridDim.x + block;

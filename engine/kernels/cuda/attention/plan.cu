@@ -122,14 +122,14 @@ __global__ void __launch_bounds__(kPlanThreads)
   for (int n = thread; n <= buffers.max_chunks; n += kPlanThreads) all[n] = before[n] = 0;
   if (thread == 0) num_last = num_longer = 0;
   __syncthreads();
-  const int own_last_len = LastChunkOfRow(rows, buffers, row).len;
+  const LastChunk own = LastChunkOfRow(rows, buffers, row);
   for (int r = thread; r < rows.num_rows; r += kPlanThreads) {
     const LastChunk last = LastChunkOfRow(rows, buffers, r);
     if (last.len == 0) continue;
     atomicAdd(&num_last, 1);
     atomicAdd(&all[last.chunk], 1);
     if (r < row) atomicAdd(&before[last.chunk], 1);
-    if (last.len > own_last_len || (last.len == own_last_len && r < row)) atomicAdd(&num_longer, 1);
+    if (last.len > own.len || (last.len == own.len && r < row)) atomicAdd(&num_longer, 1);
   }
   __syncthreads();
   if (thread == 0) {
@@ -147,9 +147,8 @@ __global__ void __launch_bounds__(kPlanThreads)
   };
   const int num_full = num_full_before(buffers.max_chunks);
   if (row == 0 && thread == 0) *buffers.num_items = num_full + num_last;
-  const int last_chunk = LastChunkOfRow(rows, buffers, row).chunk;
   PutItems(rows, buffers, row, [&](int chunk) {
-    return chunk == last_chunk ? num_full + num_longer : num_full_before(chunk) + before[chunk + 1];
+    return chunk == own.chunk ? num_full + num_longer : num_full_before(chunk) + before[chunk + 1];
   });
 }
 
