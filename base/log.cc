@@ -78,10 +78,18 @@ void InitLogging(const std::string& program, const std::string& level, LogFormat
     formatter->add_flag<FieldsFlag>('*').set_pattern("%Y-%m-%dT%H:%M:%S.%f%z %L %n[%P]: %v%*");
     logger->set_formatter(std::move(formatter));
   }
-  const char* override_level = std::getenv("ASSAY_LOG");
-  logger->set_level(spdlog::level::from_str(override_level != nullptr ? override_level : level));
+  const char* const wanted = std::getenv("ASSAY_LOG");
+  // What spdlog does not know it takes for "off".
+  const bool is_level =
+      wanted != nullptr &&
+      (spdlog::level::from_str(wanted) != spdlog::level::off || std::string_view(wanted) == "off");
+  logger->set_level(spdlog::level::from_str(is_level ? wanted : level));
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));
+  if (wanted != nullptr && !is_level) {
+    spdlog::warn("ASSAY_LOG is '{}', not trace, debug, info, warn, error or off: it is {}", wanted,
+                 level);
+  }
 }
 
 void LogWith(spdlog::level::level_enum level, const LogFields& fields, std::string_view message) {

@@ -2,7 +2,7 @@
 //
 // Anything the world can cause (a bad file, a lost peer, a full disk) is an absl::Status; anything
 // only a bug can cause is ASSAY_CHECK. A message names the thing, the value and the remedy or
-// limit. STYLE: the codes are gRPC's, so an error crosses the wire unchanged.
+// limit. The codes are gRPC's, so an error crosses the wire unchanged.
 #pragma once
 
 #include <absl/status/status.h>

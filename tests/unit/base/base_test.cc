@@ -2,8 +2,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/address.h"
@@ -11,6 +14,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/ids.h"
+#include "base/log.h"
 #include "base/names.h"
 #include "base/subprocess.h"
 #include "tests/testing/paths.h"
@@ -128,6 +132,27 @@ TEST(ExitCodesTest, EachKindOfErrorHasItsCode) {
   EXPECT_EQ(ExitCode(InvalidArgument("x")), 65);
   EXPECT_EQ(ExitCode(Unavailable("x")), 69);
 }
+
+class LogLevelTest : public ::testing::TestWithParam<std::pair<const char*, const char*>> {
+ protected:
+  ~LogLevelTest() override {
+    unsetenv("ASSAY_LOG");
+    spdlog::set_default_logger(before_);
+    spdlog::drop("log-level-test");
+  }
+  const std::shared_ptr<spdlog::logger> before_ = spdlog::default_logger();
+};
+
+TEST_P(LogLevelTest, TheEnvironmentOverridesItWithALevelAlone) {
+  const auto [wanted, level] = GetParam();
+  setenv("ASSAY_LOG", wanted, /*replace=*/1);
+  InitLogging("log-level-test", "warn");
+  EXPECT_EQ(spdlog::get_level(), spdlog::level::from_str(level)) << wanted;
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels, LogLevelTest,
+                         ::testing::Values(std::pair("debug", "debug"), std::pair("off", "off"),
+                                           std::pair("inf", "warn"), std::pair("", "warn")));
 
 }  // namespace
 }  // namespace assay
