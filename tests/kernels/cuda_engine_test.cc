@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -43,6 +44,20 @@ Difference Compare(const std::vector<float>& a, const std::vector<float>& b) {
 
 class CudaEngineTest : public testing::EngineCaseTest {};
 
+// What an engine allocates next is likely to hold such bytes: blocks of all sizes, and more of them
+// than these models take.
+void FillFreeMemory(int byte) {
+  std::vector<cuda::DeviceBuffer<uint8_t>> blocks;
+  for (int64_t size = int64_t{1} << 10; size <= int64_t{1} << 29; size *= 2) {
+    for (int copy = 0; copy < 2; ++copy) {
+      auto block = cuda::DeviceBuffer<uint8_t>::Allocate(size);
+      if (!block.ok()) return;  // other tests share the GPU
+      ASSERT_OK(cuda::SetBytes(block->data(), byte, size));
+      blocks.push_back(*std::move(block));
+    }
+  }
+}
+
 // The GPU stores activations in bf16; the CPU can do as if. Both are then as far from float32's
 // logits as that rounding takes them: on an H100 the two errors' ratio was 0.99..1.01 for each
 // model. The largest errors scatter more.
@@ -59,6 +74,24 @@ TEST_P(CudaEngineTest, LogitsAreAsNearToFloat32AsBf16Allows) {
   RecordProperty("cuda_root_mean_square", std::to_string(std::sqrt(cuda.mean_square)));
   EXPECT_LT(std::sqrt(cuda.mean_square), 1.25 * std::sqrt(cpu.mean_square));
   EXPECT_LT(cuda.worst, 3 * cpu.worst);
+}
+
+// Whatever is read was written before: engines that get memory full of NaN, of large numbers and of
+// zeros compute the same bits, as does one engine that is asked again.
+TEST_P(CudaEngineTest, WhatMemoryHeldBeforeDoesNotShow) {
+  const std::vector<int32_t> ids = RandomIds(300, GetParam().config.vocab_size, 1);
+  std::vector<float> expected;
+  for (const int byte : {0xFF, 0x7E, 0}) {
+    FillFreeMemory(byte);
+    const auto engine = Load({.device = "cuda", .max_model_len = 512});
+    ASSERT_NE(engine, nullptr);
+    for (const char* when : {"first", "again"}) {
+      ASSERT_OK_AND_ASSIGN(const std::vector<float> logits, engine->Forward(ids, nullptr));
+      if (expected.empty()) expected = logits;
+      EXPECT_EQ(std::memcmp(logits.data(), expected.data(), expected.size() * sizeof(float)), 0)
+          << when << " in memory of bytes " << byte;
+    }
+  }
 }
 
 // Every token of a greedy answer is the best one in float32, or misses it by no more than bf16's
