@@ -18,6 +18,8 @@ struct PeerSync {
   // Most blocks of a kernel that waits: all of them must be running at once on every GPU of the
   // gang. 0: everything is there already.
   int num_blocks = 0;
+  // Another rank runs on this GPU too: what waits must leave it room.
+  bool shares_device = false;
   int rank = 0;
   uint32_t* epochs = nullptr;         // [kMaxBlocks], this rank's own
   const uint32_t* arrived = nullptr;  // [ranks, kMaxBlocks], written by the others

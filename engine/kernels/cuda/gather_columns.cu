@@ -18,7 +18,7 @@ template <typename Unit>  // what a thread copies at once
 __global__ void __launch_bounds__(kThreadsPerBlock, 2)
     GatherColumnsKernel(const __grid_constant__ GatherColumnsArgs args) {
   constexpr int kPerUnit = sizeof(Unit) / sizeof(float);
-  LetNextKernelStart();
+  LetNextKernelStart(args.gang.sync);
   WaitForKernelsBefore();
   WaitForPeers(args.gang);
   const int64_t row_units = args.columns / kPerUnit;

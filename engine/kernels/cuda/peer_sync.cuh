@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "engine/kernels/cuda/launch.cuh"
 #include "engine/kernels/gang_parts.h"
 
 namespace assay::engine::cuda {
@@ -25,6 +26,13 @@ __device__ inline uint32_t LoadAcquire(const uint32_t* p) {
   uint32_t value;
   asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
   return value;
+}
+
+// LetNextKernelStart() of a kernel that waits for its peers. The kernels behind it on the stream,
+// one after the other, would take all the room there is and keep it while it waits: where the peer
+// is on the same GPU, that is the room of what it waits for.
+__device__ inline void LetNextKernelStart(const PeerSync& sync) {
+  if (!sync.shares_device) LetNextKernelStart();
 }
 
 // Called by all threads of a block, once per kernel, behind WaitForKernelsBefore(). The grid has at

@@ -65,7 +65,7 @@ __device__ float AddUpdate(const Bf16Vector& update, float squares, Bf16Vector* 
 // The first of two shots: parts[rank][row] = bf16(sum of the parts' row) for this rank's own rows.
 __global__ void __launch_bounds__(kRowThreads, kBlocksPerMultiprocessor)
     SumOwnRowsKernel(const __grid_constant__ SumNormArgs args) {
-  LetNextKernelStart();
+  LetNextKernelStart(args.update.sync);
   WaitForKernelsBefore();
   WaitForPeers(args.update);
   const int rank = args.update.sync.rank;
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kRowThreads, kBlocksPerMultiprocessor)
 template <int kVectors, int kRanks>
 __global__ void __launch_bounds__(kRowThreads, kBlocksPerMultiprocessor)
     SumNormKernel(const __grid_constant__ SumNormArgs args) {
-  LetNextKernelStart();
+  LetNextKernelStart(args.update.sync);
   WaitForKernelsBefore();
   for (int row = static_cast<int>(blockIdx.x); row < args.num_rows;
        row += static_cast<int>(gridDim.x)) {
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kRowThreads, kBlocksPerMultiprocessor)
   // before there is anything to wait for.
   constexpr int kAtOnce = kVectors * kRanks <= 4 ? kVectors : 1;
   constexpr bool kWeightsFirst = kVectors * kRanks <= 4;
-  LetNextKernelStart();
+  LetNextKernelStart(args.update.sync);
   RowWeights<kVectors> weights;
   if constexpr (kWeightsFirst) weights.Load(args.weight, args.size);
   WaitForKernelsBefore();

@@ -15,7 +15,7 @@ constexpr int64_t kAlignment = 256;
 // Blocks of 512 threads that run at once on a multiprocessor: what kernels that wait for their
 // peers are compiled for.
 constexpr int kBlocksPerMultiprocessor = 2;
-// Ranks that share a device leave room for the kernels that their waiting ones wait for.
+// Of all that wait on a device whose ranks share it: the rest is for what they wait for.
 constexpr int kBlocksOfSharedDevice = 32;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -59,6 +59,7 @@ struct Group {
 
   const Layout layout;
   std::vector<DeviceBuffer<std::byte>> memory;  // by rank
+  std::vector<bool> shares_device;              // by rank
   PinnedBuffer<uint32_t> aborted;               // [1]
   int num_blocks = PeerSync::kMaxBlocks;
 };
@@ -68,6 +69,7 @@ class PeerCommunicator final : public Communicator {
   PeerCommunicator(int rank, std::shared_ptr<const Group> group)
       : rank_(rank), group_(std::move(group)) {
     sync_.num_blocks = group_->num_blocks;
+    sync_.shares_device = group_->shares_device[static_cast<size_t>(rank)];
     sync_.rank = rank;
     sync_.epochs = reinterpret_cast<uint32_t*>(group_->memory[static_cast<size_t>(rank)].data());
     sync_.arrived = group_->Row(rank, 0);
@@ -157,10 +159,12 @@ absl::StatusOr<Communicators> MakePeerCommunicators(std::span<const int> devices
   group->aborted[0] = 0;
   for (const int device : devices) {
     ASSAY_ASSIGN_OR_RETURN(const DeviceProperties properties, UseDevice(device));
-    const bool is_shared = std::ranges::count(devices, device) > 1;
-    group->num_blocks = std::min(
-        group->num_blocks, is_shared ? kBlocksOfSharedDevice
-                                     : kBlocksPerMultiprocessor * properties.num_multiprocessors);
+    const auto num_others = static_cast<int>(std::ranges::count(devices, device)) - 1;
+    group->shares_device.push_back(num_others > 0);
+    group->num_blocks =
+        std::min(group->num_blocks,
+                 num_others > 0 ? std::max(1, kBlocksOfSharedDevice / num_others)
+                                : kBlocksPerMultiprocessor * properties.num_multiprocessors);
     for (const int peer : devices) {
       if (peer != device) ASSAY_RETURN_IF_ERROR(EnableAccess(device, peer));
     }
