@@ -14,8 +14,9 @@
 namespace assay::engine::cuda {
 namespace {
 
-// Small, as the driver holds up launches while it pins.
-constexpr int64_t kSlabBytes = int64_t{64} << 20;
+// Small, as the driver holds up launches while it pins: 2 to 8 ms for 64 MiB, longer than a small
+// model's step, which is launched that far ahead.
+constexpr int64_t kSlabBytes = int64_t{16} << 20;
 // Prepared behind what is in use: a few long sequences.
 constexpr int64_t kBytesAhead = int64_t{1} << 30;
 
