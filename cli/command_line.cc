@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "base/exit_codes.h"
-#include "base/names.h"
 #include "base/status.h"
+#include "base/usage_error.h"
 #include "base/version.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
@@ -25,81 +25,6 @@ int Fail(const std::string& message, int exit_code) {
   // A spec's errors come a line each.
   fmt::print(stderr, "assay: {}\n", SanitizeText(message));
   return exit_code;
-}
-
-std::vector<std::string> NamesUnder(const CLI::App& app) {
-  std::vector<std::string> names;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (!command->get_name().empty()) names.push_back(command->get_name());
-  }
-  return names;
-}
-
-// The deepest command that the arguments name, and the first word after it that should have been a
-// command and is none (empty when there is no such word).
-struct Named {
-  const CLI::App* command;
-  std::string path;
-  std::string unknown;
-};
-
-Named FindCommand(const CLI::App& app, int argc, char** argv) {
-  Named named{&app, "assay", ""};
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const std::vector<std::string> names = NamesUnder(*named.command);
-    if (names.empty()) break;
-    if (word.starts_with('-')) continue;
-    if (std::find(names.begin(), names.end(), word) == names.end()) {
-      named.unknown = word;
-      break;
-    }
-    named.command = named.command->get_subcommand(word);
-    named.path += " " + word;
-  }
-  return named;
-}
-
-std::vector<std::string> FlagsOf(const CLI::App& command) {
-  std::vector<std::string> flags;
-  for (const CLI::Option* option : command.get_options()) {
-    for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
-    for (const std::string& name : option->get_snames()) flags.push_back("-" + name);
-  }
-  return flags;
-}
-
-std::string Join(const std::vector<std::string>& words) {
-  return fmt::format("{}", fmt::join(words, ", "));
-}
-
-// CLI11's errors, as one line with a remedy.
-std::string DescribeUsageError(const CLI::App& app, const CLI::ParseError& error, int argc,
-                               char** argv) {
-  const Named named = FindCommand(app, argc, argv);
-  const std::vector<std::string> names = NamesUnder(*named.command);
-  if (!named.unknown.empty()) {
-    return fmt::format("'{} {}' is no command{}; the commands are {}", named.path, named.unknown,
-                       DidYouMean(named.unknown, names), Join(names));
-  }
-  if (!names.empty() && dynamic_cast<const CLI::ExtrasError*>(&error) == nullptr) {
-    return fmt::format("'{}' needs a command: {}", named.path, Join(names));
-  }
-  std::string suggestion;
-  const std::vector<std::string> flags = FlagsOf(*named.command);
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    for (int i = 1; i < argc && suggestion.empty(); ++i) {
-      std::string flag = argv[i];
-      if (!flag.starts_with("--")) continue;
-      flag = flag.substr(0, flag.find('='));
-      if (std::find(flags.begin(), flags.end(), flag) != flags.end()) continue;
-      suggestion = DidYouMean(flag, flags);
-    }
-  }
-  std::string what = error.what();
-  if (dynamic_cast<const CLI::ConversionError*>(&error) != nullptr) what += ": not a number";
-  while (!what.empty() && (what.back() == '\n' || what.back() == '.')) what.pop_back();
-  return fmt::format("{}{}; see `{} --help`", what, suggestion, named.path);
 }
 
 std::string VersionText() {

@@ -16,6 +16,7 @@ struct Flag {
   std::string description;
   std::vector<std::string> values;  // of a flag that has a list of them
   bool takes_value = false;
+  bool takes_file = false;
 };
 
 struct Command {
@@ -33,6 +34,11 @@ std::vector<std::string> ValuesOf(const CLI::Option& option) {
   const size_t close = type.find('}');
   if (open == std::string::npos || close == std::string::npos) return {};
   return CLI::detail::split(type.substr(open + 1, close - open - 1), ',');
+}
+
+bool TakesFile(const CLI::Option& option) {
+  const std::string type = option.get_type_name();
+  return type.starts_with("FILE") || type.starts_with("DIR");
 }
 
 Argument ArgumentOf(const CLI::Option& option) {
@@ -53,6 +59,7 @@ void AddOptions(const CLI::App& app, Command* command) {
     flag.description = option->get_description();
     flag.values = ValuesOf(*option);
     flag.takes_value = option->get_items_expected_max() > 0;
+    flag.takes_file = TakesFile(*option);
     for (const std::string& name : option->get_lnames()) {
       flag.name = "--" + name;
       command->flags.push_back(flag);
@@ -123,7 +130,8 @@ std::string CaseLists(const std::vector<Command>& commands) {
         values += fmt::format("    '{} {}') values='{}' ;;\n", command.path, flag.name,
                               fmt::join(flag.values, " "));
       } else if (flag.takes_value) {
-        values += fmt::format("    '{} {}') kind=file; offer='' ;;\n", command.path, flag.name);
+        values += fmt::format("    '{} {}') kind={}; offer='' ;;\n", command.path, flag.name,
+                              ArgumentWord(flag.takes_file ? Argument::kFile : Argument::kNone));
       }
     }
   }
@@ -236,7 +244,7 @@ complete -c assay -f
       if (!flag.values.empty()) {
         script += fmt::format(" -x -a {}", quote(fmt::format("{}", fmt::join(flag.values, " "))));
       } else if (flag.takes_value) {
-        script += " -r -F";
+        script += flag.takes_file ? " -r -F" : " -x";
       }
       script += "\n";
     }

@@ -76,7 +76,9 @@ absl::Status ExecEngineCommand(int argc, char** argv) {
   ASSAY_CHECK(command != nullptr);
   const std::string program = ProgramDirectory() + "/" + command->program;
   std::vector<char*> arguments(argv + 1, argv + argc);
-  arguments.insert(arguments.begin(), const_cast<char*>(program.c_str()));
+  // By its name here, which then stands in its help and its errors.
+  char name[] = "assay";
+  arguments.insert(arguments.begin(), name);
   arguments.push_back(nullptr);
   ::execv(program.c_str(), arguments.data());
   if (errno == ENOENT) {

@@ -11,6 +11,7 @@
 #include "base/flag_checks.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "base/usage_error.h"
 #include "base/version.h"
 #include "coordinator/api/query_process.h"
 #include "coordinator/api/server.h"
@@ -137,7 +138,7 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    fmt::print(stderr, "assay-coordinator: {}; see `assay-coordinator --help`\n", error.what());
+    fmt::print(stderr, "assay-coordinator: {}\n", DescribeUsageError(app, error, argc, argv));
     return kExitUsage;
   }
   ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is a full disk, not the end

@@ -16,6 +16,7 @@
 #include "base/flag_checks.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "base/usage_error.h"
 #include "base/version.h"
 #include "worker/agent/agent.h"
 
@@ -230,7 +231,7 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "assay-worker: " << error.what() << "; see `assay-worker --help`\n";
+    std::cerr << "assay-worker: " << DescribeUsageError(app, error, argc, argv) << "\n";
     return kExitUsage;
   }
   if (const absl::Status id = CheckWorkerId(flags.worker_id); !id.ok()) {

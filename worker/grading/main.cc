@@ -3,11 +3,13 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <fstream>
 #include <iostream>
 
 #include "base/exit_codes.h"
 #include "base/log.h"
+#include "base/usage_error.h"
 #include "base/version.h"
 #include "worker/grading/grader.h"
 #include "worker/grading/serve.h"
@@ -21,7 +23,7 @@ int GradeFileOrStdin(const std::string& grader, const std::string& path) {
   if (path.empty() || path == "-") return GradeJsonLines(grader, std::cin, std::cout, std::cerr);
   std::ifstream file(path);
   if (!file) {
-    std::cerr << "assay-grader: " << path << ": cannot open\n";
+    std::cerr << program_invocation_short_name << ": " << path << ": cannot open\n";
     return kExitNotFound;
   }
   return GradeJsonLines(grader, file, std::cout, std::cerr);
@@ -29,7 +31,7 @@ int GradeFileOrStdin(const std::string& grader, const std::string& path) {
 
 int Main(int argc, char** argv) {
   CLI::App app("Grades responses of models.");
-  app.name("assay-grader");
+  app.name(program_invocation_short_name);
   app.set_version_flag("--version", Version());
   app.require_subcommand(1);
   CLI::App* serve = app.add_subcommand("serve", "answer requests on stdin and stdout (the agent)");
@@ -44,7 +46,7 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "assay-grader: " << error.what() << "; see `assay-grader --help`\n";
+    std::cerr << app.get_name() << ": " << DescribeUsageError(app, error, argc, argv) << "\n";
     return kExitUsage;
   }
   InitLogging("assay-grader");

@@ -1,14 +1,16 @@
 // assay-runner: the process that holds a model. `serve` is the agent's child; the other verbs are
-// for people, who reach them through `assay`.
+// for people, who reach them through `assay`, which leaves it its name.
 #include <signal.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <iostream>
 
 #include "base/exit_codes.h"
 #include "base/flag_checks.h"
 #include "base/log.h"
+#include "base/usage_error.h"
 #include "base/version.h"
 #include "worker/runner/serve.h"
 #include "worker/runner/verbs.h"
@@ -146,7 +148,7 @@ CLI::App* AddQuantize(CLI::App* app, QuantizeVerbArguments* arguments) {
 
 int Main(int argc, char** argv) {
   CLI::App app("Runs and quantizes models.");
-  app.name("assay-runner");
+  app.name(program_invocation_short_name);
   app.set_version_flag("--version", Version());
   app.require_subcommand(1);
   CLI::App* serve = app.add_subcommand("serve", "take commands on stdin (the agent)");
@@ -176,7 +178,7 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "assay-runner: " << error.what() << "; see `assay-runner --help`\n";
+    std::cerr << app.get_name() << ": " << DescribeUsageError(app, error, argc, argv) << "\n";
     return kExitUsage;
   }
   InitLogging("assay-runner", *serve ? "info" : "error");

@@ -1,6 +1,7 @@
 #include "worker/runner/verb_errors.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <iostream>
 
@@ -13,7 +14,7 @@ int FailVerb(const absl::Status& status) {
   std::string message = Message(status);
   std::replace(message.begin(), message.end(), '\n', ' ');
   std::cout.flush();
-  std::cerr << "assay-runner: " << message << std::endl;
+  std::cerr << program_invocation_short_name << ": " << message << std::endl;
   return ExitCode(status);
 }
 

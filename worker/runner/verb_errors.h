@@ -8,10 +8,10 @@
 
 namespace assay::worker {
 
-// Prints "assay-runner: MESSAGE" in one line; returns the exit code of `status`.
+// Prints "PROGRAM: MESSAGE" in one line, by the name that people called; returns the exit code of `status`.
 int FailVerb(const absl::Status& status);
 
-// A bad line of input: "assay-runner: line 3: MESSAGE"; 65.
+// A bad line of input: "PROGRAM: line 3: MESSAGE"; 65.
 int FailLine(int64_t line_number, const std::string& message);
 
 // NOT_FOUND unless `model_dir` is a folder with `file` in it.

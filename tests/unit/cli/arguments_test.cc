@@ -62,6 +62,12 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"WrongPort", {"sweep", "ls", "--coordinator", "h:99999"}, 64, "give HOST:PORT"},
         Wrong{"WrongShell", {"completion", "tcsh"}, 64, "tcsh not in {bash,zsh,fish}"},
         Wrong{"Slots", {"demo", "--slots", "0"}, 64, "--slots"},
+        Wrong{"BenchOfWhat", {"bench"}, 64, "'assay bench' needs a command: engine"},
+        Wrong{"BenchOfElse", {"bench", "enginee"}, 64, "(did you mean 'engine'?)"},
+        Wrong{"NoPrompt", {"generate", "m"}, 64, "PROMPT is required; see `assay generate --help`"},
+        Wrong{"FlagOfAnother", {"score", "m", "--thread", "2"}, 64, "(did you mean '--threads'?)"},
+        Wrong{"NoModelThere", {"score", "/no/model"}, 66, "/no/model: no such model folder"},
+        Wrong{"FlagOfGrade", {"grade", "--gradr", "x"}, 64, "(did you mean '--grader'?)"},
         Wrong{"MissingSpec", {"sweep", "plan", "/no/such.yaml"}, 66, "/no/such.yaml"},
         Wrong{"SpecIsAFolder", {"sweep", "plan", "/tmp"}, 65, "/tmp: is a directory"},
         Wrong{"SlotsOfAGpu", {"demo", "--device", "cuda", "--slots", "2"}, 65, "--slots 2 is of"},
@@ -72,6 +78,28 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"NoCoordinatorForTop", {"top"}, 69, "--coordinator HOST:PORT"},
         Wrong{"NoCoordinatorForQuery", {"query", "SELECT 1"}, 69, "assay-coordinator --data DIR"}),
     [](const auto& instance) { return std::string(instance.param.name); });
+
+// The other programs say it as well: their own name, the command that was meant, the nearest flag.
+TEST(ProgramTest, EveryProgramNamesTheRemedy) {
+  const auto error_of = [](std::vector<std::string> argv) {
+    argv[0] = BinaryPath(argv[0]);
+    const CommandResult result = RunProgram(argv);
+    EXPECT_EQ(result.exit_code, 64) << result.err;
+    return result.err;
+  };
+  EXPECT_EQ(error_of({"assay-coordinator"}),
+            "assay-coordinator: --data is required; see `assay-coordinator --help`\n");
+  EXPECT_THAT(error_of({"assay-coordinator", "--data", "x", "--listn=:1"}),
+              HasSubstr("(did you mean '--listen'?)"));
+  EXPECT_EQ(error_of({"assay-coordinator", "token", "--data", "x", "crate"}),
+            "assay-coordinator: 'assay-coordinator token crate' is no command (did you mean "
+            "'create'?); the commands are create\n");
+  EXPECT_THAT(error_of({"assay-worker", "--models", "x", "--spol", "y"}),
+              HasSubstr("see `assay-worker --help`"));
+  EXPECT_THAT(error_of({"assay-runner", "score"}),
+              HasSubstr("assay-runner: MODEL is required; see `assay-runner score --help`"));
+  EXPECT_THAT(error_of({"assay-grader", "grad"}), HasSubstr("(did you mean 'grade'?)"));
+}
 
 TEST(ProgramTest, SaysWhatItIs) {
   const CommandResult version = RunProgram({BinaryPath("assay"), "--version"});
@@ -91,6 +119,9 @@ TEST(ProgramTest, HelpOfEveryCommandIsThere) {
                                              {"compare"},
                                              {"query"},
                                              {"worker", "drain"},
+                                             {"generate"},
+                                             {"bench", "engine"},
+                                             {"grade"},
                                              {"top"},
                                              {"completion"}}) {
     std::vector<std::string> argv = {BinaryPath("assay")};
@@ -132,6 +163,7 @@ TEST(CompletionTest, BashOffersVerbsFlagsAndValues) {
   EXPECT_EQ(OfferedByBash("assay generate --max-t"), "--max-tokens\n");
   EXPECT_EQ(OfferedByBash("assay bench en"), "engine\n");
   EXPECT_EQ(OfferedByBash("assay bench engine --len"), "--lengths\n");
+  EXPECT_EQ(OfferedByBash("assay demo --slots ''"), "\n");
 }
 
 // The commands in the documents' code blocks: "assay sample ls ID   # what it does".

@@ -142,7 +142,7 @@ TEST(VerbsTest, MistakesEndWithOneLineAndTheRightCode) {
     int exit_code;
     const char* says;
   } kCases[] = {
-      {{}, kExitUsage, "subcommand"},
+      {{}, kExitUsage, "needs a command: serve, generate"},
       {{"generte"}, kExitUsage, ""},
       {{"generate", TinyModel()}, kExitUsage, "PROMPT"},
       {{"generate", TinyModel(), "x", "--max-tokens", "0"}, kExitUsage, "--max-tokens"},
