@@ -4,8 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <vector>
 
+#include "base/exit_codes.h"
 #include "base/names.h"
 
 namespace assay {
@@ -97,6 +99,13 @@ std::string DescribeUsageError(const CLI::App& app, const CLI::ParseError& error
   while (!what.empty() && (what.back() == '\n' || what.back() == '.')) what.pop_back();
   return fmt::format("{}{}; see `{} --help`", what,
                      has_extras ? Suggestion(*named.command, argc, argv) : "", named.path);
+}
+
+int EndParsing(const CLI::App& app, const CLI::ParseError& error, int argc,
+               const char* const* argv) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  fmt::print(stderr, "{}: {}\n", app.get_name(), DescribeUsageError(app, error, argc, argv));
+  return kExitUsage;
 }
 
 }  // namespace assay

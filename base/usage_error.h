@@ -11,4 +11,9 @@ namespace assay {
 std::string DescribeUsageError(const CLI::App& app, const CLI::ParseError& error, int argc,
                                const char* const* argv);
 
+// How a program ends that could not parse them, or was asked for help or its version, which is
+// printed: its exit code. A usage error is one line on stderr with the program's name.
+int EndParsing(const CLI::App& app, const CLI::ParseError& error, int argc,
+               const char* const* argv);
+
 }  // namespace assay

@@ -137,9 +137,7 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);
-    fmt::print(stderr, "assay-coordinator: {}\n", DescribeUsageError(app, error, argc, argv));
-    return kExitUsage;
+    return EndParsing(app, error, argc, argv);
   }
   ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is a full disk, not the end
   ::signal(SIGPIPE, SIG_IGN);  // nor is a query's process that dies before it has its request

@@ -230,9 +230,7 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "assay-worker: " << DescribeUsageError(app, error, argc, argv) << "\n";
-    return kExitUsage;
+    return EndParsing(app, error, argc, argv);
   }
   if (const absl::Status id = CheckWorkerId(flags.worker_id); !id.ok()) {
     std::cerr << "assay-worker: " << Message(id) << "\n";

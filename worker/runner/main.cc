@@ -177,9 +177,7 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << app.get_name() << ": " << DescribeUsageError(app, error, argc, argv) << "\n";
-    return kExitUsage;
+    return EndParsing(app, error, argc, argv);
   }
   InitLogging("assay-runner", *serve ? "info" : "error");
   if (*serve) return ServeOnStandardStreams(device);

@@ -8,7 +8,8 @@
 
 namespace assay::worker {
 
-// Prints "PROGRAM: MESSAGE" in one line, by the name that people called; returns the exit code of `status`.
+// Prints "PROGRAM: MESSAGE" in one line, by the name that people called; returns the exit code of
+// `status`.
 int FailVerb(const absl::Status& status);
 
 // A bad line of input: "PROGRAM: line 3: MESSAGE"; 65.
